@@ -1,0 +1,22 @@
+"""An asyncio S3 client for observatories."""
+
+from __future__ import annotations
+
+from . import errors
+from .bucket import AsyncS3Bucket, ObjectInfo
+from .config import TransferConfig
+from .errors import LfaError
+from .mock import MockS3Server
+from .session import S3Session
+
+__all__ = [
+    "AsyncS3Bucket",
+    "LfaError",
+    "MockS3Server",
+    "ObjectInfo",
+    "S3Session",
+    "TransferConfig",
+    "errors",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,80 @@
+"""Pure decisions over integers: S3's limits, part sizes, byte ranges."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MiB = 1024 * 1024
+GiB = 1024 * MiB
+TiB = 1024 * GiB
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+MAX_PARTS = 10_000
+MIN_PART_SIZE = 5 * MiB
+MAX_PART_SIZE = 5 * GiB
+MAX_OBJECT_SIZE = 5 * TiB
+
+# Parts of a source of unknown length double so often that the 10,000th
+# reaches past 5 TiB, even from the smallest part size.
+_PARTS_PER_DOUBLING = 900
+
+_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+class ByteRange(NamedTuple):
+    """Bytes ``start`` to ``stop - 1`` of an object of ``total`` bytes."""
+
+    start: int
+    stop: int
+    total: int
+
+
+def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
+    """Sizes to read for part 1, 2, ..., in bytes.
+
+    The last part is as long as what is left. With a known ``size`` all parts
+    are equally long; with an unknown one (`None`) they grow now and then.
+
+    Raises
+    ------
+    ValueError
+        If the object is larger than S3 can hold: at once where ``size`` is
+        known, else when the parts have run out.
+    """
+    if size is not None:
+        if size > MAX_OBJECT_SIZE:
+            raise ValueError(_too_large(size))
+        even = -(-size // MAX_PARTS)
+        part_size = max(part_size, -(-even // MiB) * MiB)
+    return _grow(part_size, known=size is not None)
+
+
+def _grow(part_size: int, *, known: bool) -> Iterator[int]:
+    for index in range(MAX_PARTS):
+        growth = 0 if known else index // _PARTS_PER_DOUBLING
+        yield min(part_size << growth, MAX_PART_SIZE)
+    raise ValueError(_too_large(None))
+
+
+def _too_large(size: int | None) -> str:
+    what = "the source" if size is None else f"{size} bytes"
+    return f"{what} would not fit in one S3 object (at most 5 TiB in 10,000 parts)"
+
+
+def ranges(start: int, size: int, range_size: int) -> Iterator[tuple[int, int]]:
+    """Cut bytes ``start`` to ``size`` into ranges of ``range_size``."""
+    for begin in range(start, size, range_size):
+        yield begin, min(begin + range_size, size)
+
+
+def parse_content_range(value: str | None) -> ByteRange | None:
+    """Read a ``Content-Range`` header; `None` if it is missing or unsound."""
+    match = _CONTENT_RANGE.fullmatch(value or "")
+    if match is None:
+        return None
+    first, last, total = map(int, match.groups())
+    return ByteRange(first, last + 1, total) if first <= last < total else None

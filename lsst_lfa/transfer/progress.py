@@ -1,0 +1,106 @@
+"""Exact accounting of bytes, and the user's callback."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .tasks import task_group
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+__all__ = ["Callback", "Meter", "Progress"]
+
+T = TypeVar("T")
+Callback = Callable[[int], Awaitable[None] | None]
+
+
+class Progress:
+    """Tells a callback how many bytes were moved since its last call.
+
+    Parameters
+    ----------
+    callback : callable or `None`
+        A plain function or a coroutine function of one `int`. It runs in the
+        task that called the transfer, so what it raises, and a cancellation of
+        its own task, reach the caller.
+
+    Raises
+    ------
+    TypeError
+        If ``callback`` cannot be called.
+    """
+
+    def __init__(self, callback: Callback | None) -> None:
+        if callback is not None and not callable(callback):
+            msg = f"callback must be a function of one int, not {type(callback).__name__}"
+            raise TypeError(msg)
+        self._callback = callback
+        self._pending = 0
+        self._called = False
+        self._news = asyncio.Event()
+
+    def advance(self, count: int) -> None:
+        """Note that ``count`` more bytes were moved."""
+        self._pending += count
+        self._news.set()
+
+    async def follow(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` in a task, the callback meanwhile in this one.
+
+        Returns
+        -------
+        result
+            What ``work`` returned. All bytes have been reported by then.
+        """
+        if self._callback is None:
+            return await work
+        async with task_group() as group:
+            task = group.create_task(work)
+            task.add_done_callback(lambda _: self._news.set())
+            while not task.done():
+                await self._news.wait()
+                self._news.clear()
+                await self._report()
+        return task.result()
+
+    async def finish(self) -> None:
+        """Report what is left; the callback is called at least once."""
+        await self._report()
+        if self._callback is not None and not self._called:
+            await self._call(0)
+
+    async def _report(self) -> None:
+        count, self._pending = self._pending, 0
+        if count and self._callback is not None:
+            await self._call(count)
+
+    async def _call(self, count: int) -> None:
+        assert self._callback is not None
+        self._called = True
+        result = self._callback(count)
+        if inspect.isawaitable(result):
+            await result
+
+
+class Meter:
+    """Counts one body on its way up: what is sent again is not counted again."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._sent = 0
+        self._counted = 0
+
+    def restart(self) -> None:
+        """Begin the body anew."""
+        self._sent = 0
+
+    def moved(self, count: int) -> None:
+        """Note that the next ``count`` bytes of the body were sent."""
+        self._sent += count
+        if self._sent > self._counted:
+            self._progress.advance(self._sent - self._counted)
+            self._counted = self._sent

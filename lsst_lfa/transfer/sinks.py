@@ -1,0 +1,199 @@
+"""What can be downloaded into: places that take bytes out of order."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+import aiofiles.os
+
+from .tasks import in_thread, uninterrupted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["FileSink", "MemorySink", "Sink", "Writer"]
+
+# Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
+_GATHER = 1024 * 1024
+
+
+class Writer(Protocol):
+    """Writes one range, from its start to its end."""
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes of the range."""
+
+    async def flush(self) -> None:
+        """Wait until all bytes taken are in their place."""
+
+
+class Sink(Protocol):
+    """A destination of a known size."""
+
+    def open(self, size: int) -> None:
+        """Make room for ``size`` bytes; what was there before is forgotten."""
+
+    def writer(self, start: int) -> Writer:
+        """Return a writer that begins at byte ``start``."""
+
+
+class MemorySink:
+    """An `io.BytesIO`, written in place.
+
+    Attributes
+    ----------
+    file : `io.BytesIO`
+        The data, after `close`.
+    """
+
+    def __init__(self) -> None:
+        self.file = io.BytesIO()
+        self._view = memoryview(b"")
+
+    def open(self, size: int) -> None:
+        self.close()
+        # CPython gets `bytes(n)` zeroed from the system, page by page, when
+        # they are first written; a BytesIO that owns them alone is written in
+        # place. So nothing is zeroed, grown or copied on the event loop.
+        self.file = io.BytesIO(bytes(size))
+        self._view = self.file.getbuffer()
+
+    def writer(self, start: int) -> Writer:
+        return _MemoryWriter(self._view[start:])
+
+    def read(self, start: int, count: int) -> memoryview:
+        """Return bytes that were written."""
+        return self._view[start : start + count]
+
+    def close(self) -> None:
+        """Give the buffer free: a BytesIO cannot be resized while it is viewed."""
+        self._view.release()
+
+
+class _MemoryWriter:
+    def __init__(self, view: memoryview) -> None:
+        self._view = view
+        self._position = 0
+
+    async def write(self, data: bytes) -> None:
+        stop = self._position + len(data)
+        self._view[self._position : stop] = data
+        self._position = stop
+
+    async def flush(self) -> None:
+        self._view.release()
+
+
+class FileSink:
+    """A temporary file beside its destination, moved there at the end.
+
+    The destination is either what it was before or the whole object, also
+    after a crash: the data are on the disk before the name is.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The destination: a regular file, replaced, or nothing yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".lfa-{secrets.token_hex(8)}.part")
+        self._fd = -1
+
+    async def create(self) -> None:
+        """Create the temporary file, its mode as the umask says.
+
+        Raises
+        ------
+        OSError
+            If the folder is missing or read-only, or the destination is
+            something else than a regular file.
+        """
+        try:
+            status = await aiofiles.os.stat(self._path)
+        except FileNotFoundError:
+            pass
+        else:
+            if stat.S_ISDIR(status.st_mode):
+                msg = f"cannot download to {self._path}: it is a directory"
+                raise IsADirectoryError(msg)
+            if not stat.S_ISREG(status.st_mode):
+                msg = f"cannot download to {self._path}: it is not a regular file"
+                raise FileExistsError(msg)
+        await in_thread(self._create)
+
+    def _create(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(self._temporary, flags, 0o666)
+
+    def open(self, size: int) -> None:
+        """Do nothing: the file grows as it is written."""
+
+    def writer(self, start: int) -> Writer:
+        return _FileWriter(self._fd, start)
+
+    def read(self, start: int, count: int) -> bytes:
+        """Return bytes that were written."""
+        return os.pread(self._fd, count, start)
+
+    async def commit(self) -> None:
+        """Put the data on the disk, then give the file its name."""
+        await in_thread(self._commit)
+
+    def _commit(self) -> None:
+        os.fsync(self._fd)
+        self._close()
+        self._temporary.replace(self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    async def discard(self) -> None:
+        """Remove the temporary file; a no-op after `commit`."""
+        await uninterrupted(asyncio.to_thread(self._discard), grace=2.0)
+
+    def _discard(self) -> None:
+        self._close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class _FileWriter:
+    def __init__(self, fd: int, position: int) -> None:
+        self._fd = fd
+        self._position = position
+        self._chunks: list[bytes] = []
+        self._gathered = 0
+
+    async def write(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._gathered += len(data)
+        if self._gathered >= _GATHER:
+            await self.flush()
+
+    async def flush(self) -> None:
+        if self._chunks:
+            chunks, self._chunks, self._gathered = self._chunks, [], 0
+            self._position = await in_thread(_write_all, self._fd, chunks, self._position)
+
+
+def _write_all(fd: int, chunks: list[bytes], position: int) -> int:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            count = os.pwrite(fd, view, position)
+            position += count
+            view = view[count:]
+    return position

@@ -1,0 +1,238 @@
+"""The upload engine: one request for a small object, a streamed multipart for a large one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from lsst_lfa.errors import IntegrityError, LfaError, ProtocolError, ServiceError, SourceChangedError, UploadNotFoundError
+from lsst_lfa.transport import Body
+
+from .plan import part_sizes
+from .progress import Meter
+from .tasks import task_group, uninterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from .progress import Progress
+    from .requests import Requests
+    from .retry import Pace
+    from .sources import Part, Source
+
+__all__ = ["upload"]
+
+log = logging.getLogger(__name__)
+
+# Below this a digest takes less time than a thread.
+_HASH_INLINE = 16 * 1024
+# A server joins the parts when the upload is completed: seconds for each.
+_PATIENCE_PER_PART = 0.05
+
+
+async def upload(requests: Requests, key: str, source: Source, progress: Progress) -> None:
+    """Upload what ``source`` gives, whole or not at all.
+
+    Up to ``multipart_threshold`` bytes go up in one request; more go up in
+    parts, of which at most ``max_concurrency + 1`` are in memory. Whatever
+    fails, and whenever it is cancelled, no multipart upload stays behind; if
+    the server cannot be reached to abort it, its id is logged.
+    """
+    async with source, aclosing(_parts(source, requests.config.part_size)) as parts:
+        first: list[Part] = []
+        size = 0
+        async for part in parts:
+            first.append(part)
+            size += _size(part)
+            if size > requests.config.multipart_threshold:
+                await _Multipart(requests, key, progress).upload(first, parts)
+                return
+        views = [view for part in first for view in part]
+        await progress.follow(_put(requests, key, views, progress))
+        await progress.finish()
+
+
+def _size(part: Part) -> int:
+    return sum(view.nbytes for view in part)
+
+
+async def _parts(source: Source, part_size: int) -> AsyncGenerator[Part, None]:
+    """Read part after part; a source must give what its size promised."""
+    done = 0
+    for size in part_sizes(source.size, part_size):
+        part = await source.read(size)
+        done += _size(part)
+        if source.size is not None and (done > source.size or (_size(part) < size and done != source.size)):
+            msg = f"the source gave {done} bytes where {source.size} were promised; it changed while it was read"
+            raise SourceChangedError(msg)
+        if part:
+            yield part
+        if _size(part) < size:
+            return
+
+
+async def _send(requests: Requests, operation: str, key: str, views: Part, progress: Progress, **params: Any) -> str:
+    """Send one body, again if need be, and return the ETag that it got."""
+    meter = Meter(progress)
+    config = requests.config
+    pace: Pace
+
+    def sent(count: int) -> None:
+        pace.moved(count)
+        meter.moved(count)
+
+    body = Body(views, config.chunk_size, sent)
+    if len(body) > _HASH_INLINE:
+        await asyncio.to_thread(body.digest, md5=config.integrity == "md5")
+    else:
+        body.digest(md5=config.integrity == "md5")
+    if body.md5 is not None:
+        params["ContentMD5"] = body.md5
+
+    async def attempt(current: Pace) -> str:
+        nonlocal pace
+        pace = current
+        meter.restart()
+        body.seek(0)
+        call = getattr(requests.client, operation)
+        answer = await call(
+            Bucket=requests.bucket, Key=key, Body=body if len(body) else b"", ContentLength=len(body), **params
+        )
+        return _etag(answer, f"{requests.request(operation, key)}")
+
+    return await requests.run(operation, key, attempt)
+
+
+def _etag(answer: dict[str, Any], what: str) -> str:
+    etag = answer.get("ETag")
+    if not etag:
+        msg = f"{what} failed: the server's answer has no ETag, so nothing shows that it stored the bytes"
+        raise ProtocolError(msg)
+    return str(etag)
+
+
+async def _put(requests: Requests, key: str, views: Part, progress: Progress) -> None:
+    await _send(requests, "put_object", key, views, progress)
+
+
+class _Multipart:
+    """One multipart upload: created, sent, completed; or aborted."""
+
+    def __init__(self, requests: Requests, key: str, progress: Progress) -> None:
+        self._requests = requests
+        self._key = key
+        self._progress = progress
+        self._id = ""
+        self._etags: list[str] = []
+        self._size = 0
+
+    async def upload(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
+        grace = self._requests.config.cleanup_timeout
+        try:
+            # Cut short, it might leave an upload whose id nobody knows.
+            await uninterrupted(self._create(), grace=grace)
+            await self._progress.follow(self._send_parts(first, rest))
+            await self._progress.finish()
+            await self._complete()
+        except BaseException:
+            if self._id:
+                await uninterrupted(self._abort(), grace=grace)
+            raise
+
+    async def _create(self) -> None:
+        answer = await self._requests.call("create_multipart_upload", self._key)
+        self._id = str(answer.get("UploadId") or "")
+        if not self._id:
+            what = self._requests.request("create_multipart_upload", self._key)
+            msg = f"{what} failed: the server's answer has no UploadId"
+            raise ProtocolError(msg)
+
+    async def _send_parts(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
+        free = asyncio.Semaphore(self._requests.config.max_concurrency)
+
+        async def send(number: int, part: Part) -> None:
+            try:
+                self._etags[number - 1] = await _send(
+                    self._requests,
+                    "upload_part",
+                    self._key,
+                    part,
+                    self._progress,
+                    UploadId=self._id,
+                    PartNumber=number,
+                )
+            finally:
+                part.clear()
+                free.release()
+
+        async with task_group() as group:
+
+            async def start(part: Part) -> None:
+                await free.acquire()
+                self._size += _size(part)
+                self._etags.append("")
+                group.create_task(send(len(self._etags), part))
+
+            while first:
+                await start(first.pop(0))
+            async for part in rest:
+                await start(part)
+
+    async def _complete(self) -> None:
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
+        try:
+            answer = await self._requests.call(
+                "complete_multipart_upload",
+                self._key,
+                patience=_PATIENCE_PER_PART * len(parts),
+                UploadId=self._id,
+                MultipartUpload={"Parts": parts},
+            )
+        except UploadNotFoundError as error:
+            # An attempt before this one may have succeeded, its answer lost.
+            await self._verify(error)
+        else:
+            # A 200 whose body says nothing of the object proves nothing.
+            if not answer.get("ETag"):
+                await self._verify(None)
+
+    async def _verify(self, error: ServiceError | None) -> None:
+        """Look whether the object is there, and is the one that we sent."""
+        head = await self._requests.call("head_object", self._key)
+        expected = _multipart_etag(self._etags)
+        if head.get("ContentLength") == self._size and head.get("ETag", "").strip('"') == expected:
+            return
+        if error is not None:
+            raise error
+        what = self._requests.request("complete_multipart_upload", self._key)
+        msg = f"{what} failed: the object there is not the one that was sent"
+        raise IntegrityError(msg)
+
+    async def _abort(self) -> None:
+        """Abort until the server no longer knows the upload; a part may still be on its way in."""
+        config = self._requests.config
+        try:
+            async with asyncio.timeout(config.cleanup_timeout):
+                for delay in (0.0, 0.05, 0.2, 0.5):
+                    await asyncio.sleep(delay)
+                    await self._requests.call("abort_multipart_upload", self._key, UploadId=self._id)
+        except UploadNotFoundError:
+            return
+        except (LfaError, TimeoutError, asyncio.CancelledError) as error:
+            log.warning(
+                "could not abort multipart upload %s of s3://%s/%s (%s): its parts take up space until "
+                "abort_stale_uploads() finds it",
+                self._id,
+                self._requests.bucket,
+                self._key,
+                error or type(error).__name__,
+            )
+
+
+def _multipart_etag(etags: list[str]) -> str:
+    """ETag that S3 gives a multipart object: the MD5 of its parts' MD5s, and their number."""
+    digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
