@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 from botocore.exceptions import BotoCoreError
 
 from . import fits, naming
-from .errors import BucketTakenError, KeyNotFoundError, LfaError, ServiceError, TransferTimeoutError, UploadNotFoundError
+from .errors import (
+    BucketTakenError,
+    KeyNotFoundError,
+    LfaError,
+    ServiceError,
+    TransferTimeoutError,
+    UploadNotFoundError,
+)
 from .mock import MockS3Server
 from .resource import service_resource
 from .session import S3Session
 from .transfer.diagnosis import Request, diagnose
-from .transfer.download import download, stream
+from .transfer.download import Version, download, stream
 from .transfer.progress import Progress
 from .transfer.requests import Requests
 from .transfer.sinks import FileSink, MemorySink
@@ -40,7 +47,7 @@ if TYPE_CHECKING:
     from .config import TransferConfig
     from .transfer.progress import Callback
 
-__all__ = ["AsyncS3Bucket", "ObjectInfo"]
+__all__ = ["AsyncS3Bucket", "ObjectInfo", "S3Bucket"]
 
 _BARE_ANSWERS = (400, 403, 404, 412)
 
@@ -66,43 +73,8 @@ class ObjectInfo(NamedTuple):
     last_modified: datetime
 
 
-class AsyncS3Bucket:
-    """Asynchronous interface to a bucket of an S3 service.
-
-    Making one is synchronous, does no I/O (but see ``domock``) and needs no
-    running event loop. The first await opens the client. Close it with
-    `aclose` or use it with ``async with``; one that is dropped unclosed is
-    silent, and leaks nothing past its event loop.
-
-    Parameters
-    ----------
-    name : `str`
-        The bucket; for a Ceph tenant's, ``tenant:bucket``.
-    domock : `bool`, optional
-        Start a mock S3 server that holds an empty bucket of this name, and
-        use only that, whatever the environment says. The first one in a
-        process takes a second, in which the event loop does not run.
-    create : `bool`, optional
-        Make the bucket on first use, if it does not exist.
-    profile : `str`, optional
-        A profile in AWS's configuration files.
-    session : `S3Session`, optional
-        Share this session's client. It is not closed with the bucket.
-    config : `TransferConfig`, optional
-        How transfers are carried out; by default the session's.
-
-    Raises
-    ------
-    ValueError
-        If the name cannot be that of a bucket, if ``S3_ENDPOINT_URL`` is no
-        URL, or if ``session`` is given with ``profile`` or ``domock``.
-
-    Notes
-    -----
-    The endpoint is ``S3_ENDPOINT_URL`` in the environment, read now; blank or
-    unset means AWS's own. Failures raise an `LfaError`; see `lsst_lfa.errors`.
-    Tasks may use one bucket at the same time; each event loop needs its own.
-    """
+class S3Bucket:
+    """What a bucket can do, whatever scheme makes its name and keys; see `AsyncS3Bucket`."""
 
     def __init__(
         self,
@@ -152,16 +124,6 @@ class AsyncS3Bucket:
     def bucket(self) -> Any:
         """boto3's synchronous ``Bucket``; see `service_resource`."""
         return self.service_resource.Bucket(self.name)
-
-    @staticmethod
-    def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3category: str = "LFA") -> str:
-        """Make the name of a component's bucket; see `lsst_lfa.naming.make_bucket_name`."""
-        return naming.make_bucket_name(salname, salindexname, s3instance, s3category)
-
-    @staticmethod
-    def make_key(salname: str, generator: str, date: Time | str) -> str:
-        """Make the key of an item of data; see `lsst_lfa.naming.make_key`."""
-        return naming.make_key(salname, generator, date)
 
     # Up
 
@@ -254,8 +216,7 @@ class AsyncS3Bucket:
         async with self._requests("download", key, self._config.deadline) as requests:
             try:
                 version = await download(requests, key, sink, progress)
-                if self._config.verify:
-                    await in_thread(check_etag, *self._verification(version), sink.read)
+                await self._verify(version, sink)
             finally:
                 sink.close()
         return sink.file
@@ -309,16 +270,16 @@ class AsyncS3Bucket:
             try:
                 await sink.create()
                 version = await download(requests, key, sink, progress)
-                if self._config.verify:
-                    await in_thread(check_etag, *self._verification(version), sink.read)
+                await self._verify(version, sink)
                 await sink.commit()
             finally:
                 await sink.discard()
         return target
 
-    def _verification(self, version: Any) -> tuple[str, str, int, int]:
-        what = f"download of s3://{self.name}/{version.key}"
-        return what, version.etag, version.size, self._config.part_size
+    async def _verify(self, version: Version, sink: MemorySink | FileSink) -> None:
+        if self._config.verify and version.size:
+            what = f"download of s3://{self.name}/{version.key}"
+            await in_thread(check_etag, what, version.etag, version.size, self._config.part_size, sink.read)
 
     async def download_fits(self, key: str, callback: Callback | None = None) -> HDUList:
         """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`."""
@@ -386,7 +347,7 @@ class AsyncS3Bucket:
 
     async def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         while True:
             async with self._requests("list", None) as requests:
                 page = await requests.call("list_objects_v2", Prefix=prefix, **more)
@@ -465,7 +426,7 @@ class AsyncS3Bucket:
     async def _create_bucket(self, requests: Requests) -> None:
         region = requests.client.meta.region_name
         on_aws = self._session.settings.endpoint_url is None and region != "us-east-1"
-        params = {"CreateBucketConfiguration": {"LocationConstraint": region}} if on_aws else {}
+        params: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": region}} if on_aws else {}
         try:
             await requests.call("create_bucket", **params)
         except ServiceError as error:
@@ -496,7 +457,7 @@ class AsyncS3Bucket:
         """
         age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
         count = 0
-        more: dict[str, str] = {}
+        more: dict[str, Any] = {}
         async with self._requests("abort_stale_uploads", None) as requests:
             while True:
                 page = await requests.call("list_multipart_uploads", **more)
@@ -559,6 +520,55 @@ class AsyncS3Bucket:
                 raise failure from error
             error.add_note(f"raised during the {what}")
             raise
+
+
+class AsyncS3Bucket(S3Bucket):
+    """Asynchronous interface to a bucket of an S3 service.
+
+    Making one is synchronous, does no I/O (but see ``domock``) and needs no
+    running event loop. The first await opens the client. Close it with
+    `aclose` or use it with ``async with``; one that is dropped unclosed is
+    silent, and leaks nothing past its event loop.
+
+    Parameters
+    ----------
+    name : `str`
+        The bucket; for a Ceph tenant's, ``tenant:bucket``.
+    domock : `bool`, optional
+        Start a mock S3 server that holds an empty bucket of this name, and
+        use only that, whatever the environment says. The first one in a
+        process takes a second, in which the event loop does not run.
+    create : `bool`, optional
+        Make the bucket on first use, if it does not exist.
+    profile : `str`, optional
+        A profile in AWS's configuration files.
+    session : `S3Session`, optional
+        Share this session's client. It is not closed with the bucket.
+    config : `TransferConfig`, optional
+        How transfers are carried out; by default the session's.
+
+    Raises
+    ------
+    ValueError
+        If the name cannot be that of a bucket, if ``S3_ENDPOINT_URL`` is no
+        URL, or if ``session`` is given with ``profile`` or ``domock``.
+
+    Notes
+    -----
+    The endpoint is ``S3_ENDPOINT_URL`` in the environment, read now; blank or
+    unset means AWS's own. Failures raise an `LfaError`; see `lsst_lfa.errors`.
+    Tasks may use one bucket at the same time; each event loop needs its own.
+    """
+
+    @staticmethod
+    def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3category: str = "LFA") -> str:
+        """Make the name of a component's bucket; see `lsst_lfa.naming.make_bucket_name`."""
+        return naming.make_bucket_name(salname, salindexname, s3instance, s3category)
+
+    @staticmethod
+    def make_key(salname: str, generator: str, date: Time | str) -> str:
+        """Make the key of an item of data; see `lsst_lfa.naming.make_key`."""
+        return naming.make_key(salname, generator, date)
 
 
 def _bare(answer: dict[str, Any]) -> str:

@@ -128,7 +128,7 @@ class ExpiredCredentialsError(AccessDeniedError):
 
 
 class ClockSkewError(AccessDeniedError):
-    """This machine's clock and the server's are too far apart."""
+    """The clocks of this machine and of the server are too far apart."""
 
 
 class ObjectChangedError(ServiceError):

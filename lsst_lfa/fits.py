@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-import io
 import os
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import io
+
     import numpy as np
     from astropy.io.fits import HDUList
 
@@ -57,6 +58,10 @@ async def dump(hdulist: HDUList) -> memoryview:
     -----
     Uses as much memory as the file is long. A table that is loaded, and an
     image that is to be compressed, need their own size once more.
+
+    Two things hold the event loop, inside astropy: converting loaded columns
+    of strings (0.4 s for a million), and joining the pieces of a compressed
+    image (0.1 s for 100 MB).
     """
     return await asyncio.to_thread(_dump, hdulist)
 
@@ -79,6 +84,11 @@ async def load(data: io.BytesIO) -> HDUList:
     ------
     OSError
         If it is no FITS file, or a truncated one.
+
+    Notes
+    -----
+    A table that has columns of strings holds the event loop while astropy
+    copies it (0.1 s for 150 MB).
     """
     return await asyncio.to_thread(_load, data)
 
@@ -87,12 +97,14 @@ def _dump(hdulist: HDUList) -> memoryview:
     from astropy.io import fits
 
     if not isinstance(hdulist, fits.HDUList):
-        msg = f"hdulist must be an astropy.io.fits.HDUList, not {type(hdulist).__name__}"
+        kind = type(hdulist).__name__
+        msg = f"hdulist must be an astropy.io.fits.HDUList, not {kind}"
         raise TypeError(msg)
     if len(hdulist) == 0:
         msg = "hdulist must have at least one HDU"
         raise ValueError(msg)
     snapshot = fits.HDUList([_apart(hdu) for hdu in hdulist])
+    snapshot.verify("exception")
     sink = _Sink(sum(_size_guess(hdu) + _HEADER_ALLOWANCE for hdu in snapshot))
     snapshot.writeto(sink)
     return sink.written()
@@ -105,16 +117,9 @@ def _load(data: io.BytesIO) -> HDUList:
     reader = _Reader(memoryview(data.getvalue()))
     hdulist = fits.open(reader, memmap=False, lazy_load_hdus=False)
     for hdu in hdulist:
-        _touch(hdu)
+        hdu.data  # noqa: B018  (astropy reads data when they are asked for)
     hdulist.close()
     return hdulist
-
-
-def _touch(hdu: Any) -> None:
-    """Read an HDU's data, which astropy leaves until they are asked for."""
-    if hdu.data is not None and getattr(hdu, "columns", None) is not None:
-        for name in hdu.columns.names:
-            hdu.data.field(name)
 
 
 def _apart(hdu: Any) -> Any:
@@ -127,11 +132,12 @@ def _apart(hdu: Any) -> Any:
 
     apart = copy.copy(hdu)
     state = vars(apart)
-    state["_header"] = hdu._header.copy()  # noqa: SLF001
+    state["_header"] = hdu._header.copy()  # noqa: SLF001  (nothing public shares data)
     if state.get("_bintable") is not None:
         state["_bintable"] = _apart(hdu._bintable)  # noqa: SLF001
     data = state.get("data")
     if data is None:
+        # Scaled pixels go as they are, and with their scale.
         state["_data_needs_rescale"] = False
     if isinstance(data, fits.FITS_rec):
         # Writing brings its columns and its raw bytes into agreement.
@@ -168,13 +174,14 @@ def _write_image(data: np.ndarray[Any, Any], file: Any) -> int:
         np.bitwise_xor(raw, raw.dtype.type(1 << (bits - 1)), out=target)
     else:
         np.copyto(target, raw)
-    return data.nbytes
+    return target.nbytes
 
 
 def _size_guess(hdu: Any) -> int:
     """Bytes that the data of an HDU may take."""
-    data = vars(hdu).get("data")
-    return max(getattr(data, "nbytes", 0), hdu.size)
+    loaded: int = getattr(vars(hdu).get("data"), "nbytes", 0)
+    stored: int = hdu.size
+    return max(loaded, stored)
 
 
 class _Sink:
@@ -210,7 +217,7 @@ class _Sink:
         return size
 
     def written(self) -> memoryview:
-        return memoryview(self._memory[: self._used])
+        return self._memory[: self._used].data
 
     def tell(self) -> int:
         return self._used

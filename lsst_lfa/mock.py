@@ -14,6 +14,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from .transport import Settings
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
@@ -120,6 +122,9 @@ class MockS3Server:
                 self._service = _Service(application)
                 self._finalizer = weakref.finalize(self, self._service.stop)
                 self._finalizer.atexit = False
+            if self._stopped:
+                # By stop(), meanwhile: it takes no lock, and found nothing.
+                self.stop()
 
     def stop(self) -> None:
         """Stop to serve, for good; do nothing if it does not run.
@@ -214,9 +219,7 @@ class _Service:
             request_handler=_request_handler(self),
         )
         self.server.timeout = _POLL_INTERVAL
-        self.thread = threading.Thread(
-            target=self._serve, name=f"MockS3Server:{self.server.port}", daemon=True
-        )
+        self.thread = threading.Thread(target=self._serve, name=f"MockS3Server:{self.server.port}", daemon=True)
         _services.add(self)
         self.thread.start()
 
@@ -308,6 +311,7 @@ def _application() -> WSGIApplication:
     import moto.iam.models  # noqa: F401
     from moto.moto_server.werkzeug_app import create_backend_app
 
+    _learn_service_name()
     application = create_backend_app("s3")
     # Else "a//b" is redirected to "a/b", which is another key.
     application.url_map.merge_slashes = False
@@ -315,12 +319,27 @@ def _application() -> WSGIApplication:
     return application
 
 
+def _learn_service_name() -> None:
+    """Let moto look up once, and keep, what it would need the user's AWS configuration for.
+
+    In a request that fails where AWS_PROFILE names no profile.
+    """
+    import botocore.session
+    from moto.core import utils
+
+    session = botocore.session.Session()
+    Settings(endpoint_url=None, hermetic=True).configure(session)
+    original, utils.Session = utils.Session, lambda: session
+    try:
+        utils.service_name_from_moto_package_name("s3")
+    finally:
+        utils.Session = original
+
+
 def _as_account(application: WSGIApplication, account_id: str) -> WSGIApplication:
     """Let an application of moto's work on one account's state."""
 
-    def wrapped(
-        environ: WSGIEnvironment, start_response: StartResponse
-    ) -> Iterable[bytes]:
+    def wrapped(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = account_id
         # Moto takes the bucket from the quoted path: "tenant%3Abucket".
         for name in ("RAW_URI", "REQUEST_URI"):
@@ -363,9 +382,7 @@ def _backend_class() -> type[S3Backend]:
             with _moto:
                 owner = owners.pop(bucket_name, None)
                 try:
-                    return super().create_bucket(
-                        bucket_name, region_name, bucket_namespace
-                    )
+                    return super().create_bucket(bucket_name, region_name, bucket_namespace)
                 finally:
                     owners.pop(bucket_name, None)
                     if owner is not None:

@@ -66,9 +66,7 @@ class ObservingDate(NamedTuple):
     dd: str
 
 
-def make_bucket_name(
-    salname: str, salindexname: str | None, s3instance: str, s3category: str = "LFA"
-) -> str:
+def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3category: str = "LFA") -> str:
     """Make the name of a component's bucket.
 
     Parameters
@@ -166,10 +164,7 @@ def check_name(argument: str, value: str) -> str:
     """
     _check_str(argument, value)
     if not _NAME.fullmatch(value):
-        msg = (
-            f"{argument}={value!r} must start and end with a letter or digit, "
-            "and have only letters, digits and '.'"
-        )
+        msg = f"{argument}={value!r} must start and end with a letter or digit, and have only letters, digits and '.'"
         raise ValueError(msg)
     return value
 
@@ -183,10 +178,7 @@ def lower_bucket_name(name: str) -> str:
         If it has more than 63 characters.
     """
     if len(name) > MAX_MADE_BUCKET_NAME:
-        msg = (
-            f"Bucket name {name!r} has {len(name)} characters: "
-            f"at most {MAX_MADE_BUCKET_NAME} are allowed"
-        )
+        msg = f"Bucket name {name!r} has {len(name)} characters: at most {MAX_MADE_BUCKET_NAME} are allowed"
         raise ValueError(msg)
     return name.lower()
 
@@ -237,10 +229,7 @@ def _tai_iso(date: Time) -> str:
     # Without its module there is no Time: no need to import astropy.
     module = sys.modules.get("astropy.time")
     if module is None or not isinstance(date, module.Time):
-        msg = (
-            "date must be an astropy.time.Time or an ISO-8601 str, "
-            f"not {type(date).__name__}: {date!r}"
-        )
+        msg = f"date must be an astropy.time.Time or an ISO-8601 str, not {type(date).__name__}: {date!r}"
         raise TypeError(msg)
     if not date.isscalar or date.masked:
         msg = f"date={date!r} must be a single time, and not masked"
@@ -251,7 +240,7 @@ def _tai_iso(date: Time) -> str:
         tai = date.tai.copy()
         tai.precision = 3
         return str(tai.to_value("isot", subfmt="date_hms"))
-    except ValueError as error:
+    except (ValueError, IndexError, module.ScaleValueError) as error:
         msg = f"date={date!r} cannot be converted to TAI: {error}"
         raise ValueError(msg) from error
 
@@ -264,9 +253,7 @@ def _parse_iso(text: str) -> datetime:
     fraction = (match["fraction"] or "").ljust(4, "0")
     milliseconds = int(fraction[:3]) + (fraction[3] >= "5")
     try:
-        whole = datetime.fromisoformat(
-            f"{match['day']}T{match['time'] or '00:00'}:{match['second'] or '00'}"
-        )
+        whole = datetime.fromisoformat(f"{match['day']}T{match['time'] or '00:00'}:{match['second'] or '00'}")
         return whole + timedelta(milliseconds=milliseconds)
     except (ValueError, OverflowError) as error:
         raise _bad_date(text) from error

@@ -20,7 +20,7 @@ def service_resource(settings: Settings) -> Any:
 
     It blocks: 0.1 to 0.2 s for making it, and for each request it makes.
     """
-    import boto3  # noqa: PLC0415 - slow to import, and most users never need it
+    import boto3
 
     session = botocore.session.Session()
     settings.configure(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import weakref
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .mock import MockS3Server
 
 __all__ = ["Connection", "S3Session"]
+
+log = logging.getLogger(__name__)
 
 
 class Connection(NamedTuple):
@@ -59,7 +62,7 @@ class S3Session:
         By default the environment's or the profile's, else ``us-east-1``.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; `False` trusts any
-        certificate and warns. By default ``AWS_CA_BUNDLE``.
+        certificate, and logs a warning once. By default ``AWS_CA_BUNDLE``.
     max_connections : `int`, optional
         Connections that all transfers share.
     config : `TransferConfig`, optional
@@ -106,6 +109,8 @@ class S3Session:
             connect_timeout=self.config.connect_timeout,
             request_timeout=self.config.request_timeout,
         )
+        if verify is False:
+            log.warning("verify=False: whoever answers as %s is trusted", self.settings.endpoint_url or "AWS")
         self._lease: _Lease | None = None
         self._opened_endpoint_url: str | None = None
 
@@ -118,7 +123,7 @@ class S3Session:
             secret_access_key=server.secret_access_key,
             config=config,
         )
-        session.settings = replace(session.settings, hermetic=True, region="us-east-1")
+        session.settings = replace(session.settings, hermetic=True, region="us-east-1", verify=True)
         return session
 
     @property
@@ -131,7 +136,7 @@ class S3Session:
 
     def bucket(self, name: str, *, create: bool = False, config: TransferConfig | None = None) -> AsyncS3Bucket:
         """Return a bucket on this session. No I/O; see `AsyncS3Bucket`."""
-        from .bucket import AsyncS3Bucket  # noqa: PLC0415 - the bucket stands on the session
+        from .bucket import AsyncS3Bucket
 
         return AsyncS3Bucket(name, create=create, session=self, config=config)
 
@@ -228,21 +233,19 @@ class _Lease:
         self.idle = asyncio.Event()
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
-        self._holder: AsyncGenerator[Connection, None] | None = None
+        self._holder: AsyncGenerator[Any, None] | None = None
         self._closer: asyncio.Task[None] | None = None
 
     async def open(self, settings: Settings) -> Connection:
         """Return the connection; the first to come opens it."""
         async with self._lock:
             if self._connection is None:
-                holder = _hold(settings)
-                _held.add(self)
-                try:
-                    self._connection = await anext(holder)
-                except BaseException:
-                    _held.discard(self)
-                    raise
+                holder = open_client(settings)
+                client = await anext(holder)
                 self._holder = holder
+                _held.add(self)
+                places = asyncio.Semaphore(settings.max_connections)
+                self._connection = Connection(client, places, client.meta.endpoint_url)
             return self._connection
 
     def require_done(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -282,8 +285,3 @@ class _Lease:
     def _start_closing(self) -> None:
         # Kept here until it is done; a loop that ends before that ends it too.
         self._closer = self.loop.create_task(self.close())
-
-
-async def _hold(settings: Settings) -> AsyncGenerator[Connection, None]:
-    async with open_client(settings) as client:
-        yield Connection(client, asyncio.Semaphore(settings.max_connections), client.meta.endpoint_url)

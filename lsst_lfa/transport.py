@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import os
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,7 +19,7 @@ from . import errors
 from .naming import is_tenant
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     import aiohttp
     from botocore.session import Session as BotoSession
@@ -55,7 +55,6 @@ class Settings:
             # The mock must hear nothing of the user's own configuration.
             for name in ("config_file", "credentials_file"):
                 session.set_config_variable(name, os.devnull)
-            session.set_config_variable("ca_bundle", None)
             session.get_component("config_store").set_config_provider("profile", _Nothing())
         elif self.profile is not None:
             session.set_config_variable("profile", self.profile)
@@ -105,20 +104,31 @@ def aws_config(settings: Settings, session: BotoSession) -> dict[str, Any]:
     return config
 
 
-@asynccontextmanager
-async def open_client(settings: Settings) -> AsyncIterator[Any]:
-    """Open an aiobotocore client; close it at the end."""
+async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
+    """Yield one client, which is closed when the generator is.
+
+    A bare generator, with no other beneath it: an event loop that ends closes
+    all it knows of at the same time, and one cannot be closed while another does.
+    """
+    session, arguments = await asyncio.to_thread(_prepare, settings)
+    async with session.create_client(**arguments) as client:
+        adapt(client)
+        for operation in ("PutObject", "UploadPart"):
+            client.meta.events.register_first(f"choose-signer.s3.{operation}", _choose_signer)
+        yield client
+
+
+def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
+    """Read what a client needs from disk: botocore's models, configuration, credentials."""
     session = AioSession()
     settings.configure(session)
-    config = AioConfig(
-        http_session_cls=HttpSession, warm_up_loader_caches=True, **aws_config(settings, session)
-    )
-    async with session.create_client(config=config, **settings.client_arguments(session)) as client:
-        adapt(client)
-        events = client.meta.events
-        for operation in ("PutObject", "UploadPart"):
-            events.register_first(f"choose-signer.s3.{operation}", _choose_signer)
-        yield client
+    session.warm_up_loader_caches("s3")
+    config = AioConfig(http_session_cls=HttpSession, **aws_config(settings, session))
+    arguments = settings.client_arguments(session) | {"config": config}
+    if settings.access_key_id is None:
+        # Its providers read files where they run; the session keeps what they find.
+        asyncio.run(session.get_credentials())
+    return session, arguments
 
 
 def adapt(client: Any) -> None:
@@ -166,10 +176,7 @@ class _Direct:
         )
         if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
             response.close()
-            msg = (
-                f"The server answered {method} with a redirect ({response.status}), which was not followed. "
-                "Check S3_ENDPOINT_URL and the region: they should name the bucket's own service."
-            )
+            msg = f"redirect {response.status}"
             raise errors.RedirectRefusedError(msg)
         return response
 
@@ -269,7 +276,7 @@ class _Slices:
         return piece
 
 
-class _Signer(botocore.auth.S3SigV4Auth):  # type: ignore[misc]
+class _Signer(botocore.auth.S3SigV4Auth):
     """botocore's signer, but it takes a `Body`'s digest as it is.
 
     botocore would hash the body itself, on the event loop.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
@@ -81,6 +82,7 @@ _READINGS = {
     "XAmzContentSHA256Mismatch": _DIGEST,
     "XAmzContentChecksumMismatch": _DIGEST,
     "EntityTooLarge": _TOO_LARGE,
+    "RequestTimeout": _BUSY,
 }
 _READINGS_BY_STATUS = {
     403: _DENIED,
@@ -132,26 +134,26 @@ def diagnose(error: Exception, request: Request) -> errors.LfaError | None:
         `None` for an exception that is not of the network's or the server's
         making: a full disk, say. It is the caller's to see as it is.
     """
-    chain = list(_chain(error))
-    for link in chain:
-        if isinstance(link, errors.LfaError):
-            return link
+    if isinstance(error, errors.LfaError):
+        return error
     if isinstance(error, boto.ClientError):
         return _service_error(error, request)
+    chain = list(_chain(error))
     for kinds, make in _LOCAL:
-        link = next((link for link in chain if isinstance(link, kinds)), None)
-        if link is not None:
-            return make(request, link)
+        found = next((link for link in chain if isinstance(link, kinds)), None)
+        if found is not None:
+            return make(request, found)
     return None
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException) -> Iterator[BaseException]:
     """Walk from an exception to what lies beneath it."""
-    while error is not None:
-        yield error
-        kwargs = getattr(error, "kwargs", None)
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        kwargs = getattr(link, "kwargs", None)
         inner = kwargs.get("error") if isinstance(kwargs, dict) else None
-        error = inner if isinstance(inner, BaseException) else error.__cause__
+        link = inner if isinstance(inner, BaseException) else link.__cause__
 
 
 def _code(response: dict[str, Any]) -> str:
@@ -166,12 +168,15 @@ def _service_error(error: boto.ClientError, request: Request) -> errors.ServiceE
     response: dict[str, Any] = dict(error.response)
     code, status = _code(response), _status(response)
     reading = _READINGS.get(code) or _READINGS_BY_STATUS.get(status, _OTHER)
-    said = response.get("Error", {}).get("Message") or "no reason given"
+    said = str(response.get("Error", {}).get("Message") or "no reason given").rstrip(".")
     message = f"{request} failed: {status} {code}: {said}. {reading.cure}".rstrip()
     return reading.error(message, response, request.operation)
 
 
-def _plain(error: type[errors.LfaError], cause: str, cure: str) -> Any:
+_Maker = Callable[[Request, BaseException], errors.LfaError]
+
+
+def _plain(error: type[errors.LfaError], cause: str, cure: str) -> _Maker:
     def make(request: Request, link: BaseException) -> errors.LfaError:
         detail = f" ({type(link).__name__}: {link})" if str(link) else f" ({type(link).__name__})"
         return error(f"{request} failed: {cause}{detail}. {cure}")
@@ -181,7 +186,15 @@ def _plain(error: type[errors.LfaError], cause: str, cure: str) -> Any:
 
 # The first that matches anything in the chain of causes says what happened,
 # so the most telling come first.
-_LOCAL: tuple[tuple[tuple[type[BaseException], ...], Any], ...] = (
+_LOCAL: tuple[tuple[tuple[type[BaseException], ...], _Maker], ...] = (
+    (
+        (errors.RedirectRefusedError,),
+        _plain(
+            errors.RedirectRefusedError,
+            "the server wants it sent elsewhere, which was not done",
+            "Check S3_ENDPOINT_URL and the region: they should name the bucket's own service.",
+        ),
+    ),
     (
         (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError),
         _plain(
@@ -211,7 +224,7 @@ _LOCAL: tuple[tuple[tuple[type[BaseException], ...], Any], ...] = (
         _plain(errors.ProtocolError, "the answer is not S3's", "Is S3_ENDPOINT_URL that of an S3 service?"),
     ),
     (
-        (ssl.SSLError, boto.HTTPClientError, aiohttp.ClientError, ConnectionError, boto.ResponseStreamingError),
+        (boto.HTTPClientError, boto.ConnectionError, aiohttp.ClientError, ConnectionError, ssl.SSLError),
         _plain(
             errors.UnreachableError,
             "no connection to the server, or it broke",

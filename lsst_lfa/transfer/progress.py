@@ -69,21 +69,15 @@ class Progress:
 
     async def finish(self) -> None:
         """Report what is left; the callback is called at least once."""
-        await self._report()
-        if self._callback is not None and not self._called:
-            await self._call(0)
+        await self._report(even_nothing=not self._called)
 
-    async def _report(self) -> None:
+    async def _report(self, *, even_nothing: bool = False) -> None:
         count, self._pending = self._pending, 0
-        if count and self._callback is not None:
-            await self._call(count)
-
-    async def _call(self, count: int) -> None:
-        assert self._callback is not None
-        self._called = True
-        result = self._callback(count)
-        if inspect.isawaitable(result):
-            await result
+        if self._callback is not None and (count or even_nothing):
+            self._called = True
+            result = self._callback(count)
+            if inspect.isawaitable(result):
+                await result
 
 
 class Meter:

@@ -114,5 +114,5 @@ class Pace:
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._scope.__aexit__(kind, error, trace)
+    ) -> None:
+        await self._scope.__aexit__(kind, error, trace)

@@ -24,8 +24,12 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     task = asyncio.current_task()
     cancels = task.cancelling() if task is not None else 0
     try:
-        async with asyncio.TaskGroup() as group:
+        async with _Group() as group:
             yield group
+            # Not left to the group's end: a task that fails there leaves a
+            # cancellation of ours uncounted for, before Python 3.13.
+            while group.running:
+                await asyncio.wait(group.running)
         return
     except BaseExceptionGroup as errors:
         first = _first(errors)
@@ -34,6 +38,20 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         raise asyncio.CancelledError
     # Outside the except clause: the group must not become its context.
     raise first
+
+
+class _Group(asyncio.TaskGroup):
+    """A group that knows which of its tasks still run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running: set[asyncio.Task[Any]] = set()
+
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = super().create_task(coro, **options)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        return task
 
 
 def _first(error: BaseException) -> BaseException:

@@ -8,7 +8,14 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import IntegrityError, LfaError, ProtocolError, ServiceError, SourceChangedError, UploadNotFoundError
+from lsst_lfa.errors import (
+    IntegrityError,
+    LfaError,
+    ProtocolError,
+    ServiceError,
+    SourceChangedError,
+    UploadNotFoundError,
+)
 from lsst_lfa.transport import Body
 
 from .plan import part_sizes

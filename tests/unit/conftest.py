@@ -1,0 +1,56 @@
+"""Every test runs under blockbuster: a blocking call on the event loop fails it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from blockbuster import blockbuster_ctx
+
+from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks() -> Iterator[None]:
+    with blockbuster_ctx("lsst_lfa") as blockbuster:
+        for function in blockbuster.functions.values():
+            # Synchronous by contract: the mock behind `domock`, and boto3's resource.
+            function.can_block_in("lsst_lfa/mock.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"})
+            function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_ours(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the environment's own S3 settings out of the tests."""
+    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "S3_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    nothing = tmp_path_factory.getbasetemp() / "no-such-file"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(nothing))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(nothing))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[MockS3Server]:
+    """Run one mock server for a module."""
+    with MockS3Server() as server:
+        server.create_bucket("test")
+        yield server
+
+
+@pytest_asyncio.fixture
+async def session(server: MockS3Server) -> AsyncIterator[S3Session]:
+    """Open a session on it."""
+    async with S3Session.for_mock(server) as session:
+        yield session
+
+
+@pytest.fixture
+def bucket(session: S3Session) -> AsyncS3Bucket:
+    """Return a bucket on that session."""
+    return session.bucket("test")

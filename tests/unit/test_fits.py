@@ -1,0 +1,331 @@
+"""HDU lists to and from bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import subprocess
+import sys
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from lsst_lfa.fits import dump, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+MiB = 1 << 20
+PIXELS = np.arange(-3000, 3000).reshape(60, 100)
+
+
+def header() -> fits.Header:
+    return fits.Header([("OBJECT", "M13", "a cluster"), ("EXPTIME", 1.5)])
+
+
+def image(dtype: str) -> fits.HDUList:
+    """One primary image, whose integers use all the bits of their type."""
+    data = PIXELS.astype(dtype)
+    if data.dtype.kind in "iu":
+        data.flat[0] = np.iinfo(dtype).max
+        data.flat[1] = np.iinfo(dtype).min
+    return fits.HDUList([fits.PrimaryHDU(data, header())])
+
+
+def table() -> fits.BinTableHDU:
+    columns = [
+        fits.Column("number", "J", array=[1, -2, 3]),
+        fits.Column("name", "8A", array=["a", "bcd", ""]),
+        fits.Column("flag", "L", array=[True, False, True]),
+        fits.Column("bits", "11X", array=np.eye(3, 11, dtype=bool)),
+        fits.Column("unsigned", "I", bzero=32768, array=np.array([0, 40000, 65535], "u2")),
+        fits.Column("lists", "PD()", array=np.array([[1.0], [2.0, 3.0], []], "O")),
+        fits.Column("grid", "6E", dim="(3,2)", array=np.arange(18.0).reshape(3, 2, 3)),
+    ]
+    return fits.BinTableHDU.from_columns(columns, header(), name="TAB")
+
+
+def compressed() -> fits.CompImageHDU:
+    return fits.CompImageHDU(PIXELS.astype("i2"), header(), name="COMP")
+
+
+LISTS: dict[str, Callable[[], fits.HDUList]] = {
+    "empty": lambda: fits.HDUList([fits.PrimaryHDU(header=header())]),
+    **{
+        f"image of {dtype}": partial(image, dtype)
+        for dtype in ["u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8", ">i2", ">u2", ">u4", ">f4", ">f8"]
+    },
+    "transposed image": lambda: fits.HDUList([fits.PrimaryHDU(PIXELS.astype("f4").T)]),
+    "every other pixel": lambda: fits.HDUList([fits.PrimaryHDU(PIXELS.astype("u2")[::2, ::3])]),
+    "read-only image": lambda: fits.HDUList([fits.PrimaryHDU(np.broadcast_to(np.float32(1.5), (30, 40)))]),
+    "table": lambda: fits.HDUList([fits.PrimaryHDU(), table()]),
+    "text table": lambda: fits.HDUList(
+        [
+            fits.PrimaryHDU(),
+            fits.TableHDU.from_columns(
+                [
+                    fits.Column("a", "I5", array=np.array([1, 22, 333])),
+                    fits.Column("b", "A4", array=np.array(["x", "yy", ""])),
+                ]
+            ),
+        ]
+    ),
+    "compressed image": lambda: fits.HDUList([fits.PrimaryHDU(), compressed()]),
+    "several": lambda: fits.HDUList(
+        [
+            *image("u2"),
+            fits.ImageHDU(PIXELS.astype("f8"), name="SCI", ver=2),
+            table(),
+            compressed(),
+            fits.ImageHDU(),
+        ]
+    ),
+}
+
+any_list = pytest.mark.parametrize("make", LISTS.values(), ids=LISTS.keys())
+
+
+def write(hdulist: fits.HDUList) -> bytes:
+    """What astropy writes."""
+    file = io.BytesIO()
+    hdulist.writeto(file)
+    return file.getvalue()
+
+
+def look(hdulist: fits.HDUList) -> list[tuple[str, str, bytes]]:
+    """What a user can see of an HDU list, in full."""
+    # Data first: loading them may change the header.
+    shown = [(str(getattr(hdu.data, "dtype", None)), repr_of(hdu.data)) for hdu in hdulist]
+    return [(repr(hdu.header), *data) for hdu, data in zip(hdulist, shown, strict=True)]
+
+
+def repr_of(data: Any) -> bytes:
+    if isinstance(data, fits.FITS_rec):
+        return repr([data.field(name).tolist() for name in data.names]).encode()
+    return b"" if data is None else data.tobytes()
+
+
+def assert_same(one: fits.HDUList, other: fits.HDUList) -> None:
+    for hdulist in (one, other):
+        look(hdulist)  # loads the data, which may change the headers
+    difference = fits.FITSDiff(one, other)
+    assert difference.identical, difference.report()
+    for mine, theirs in zip(one, other, strict=True):
+        assert type(mine) is type(theirs)
+
+
+@any_list
+async def test_dump_gives_the_bytes_that_astropy_writes(
+    make: Callable[[], fits.HDUList],
+) -> None:
+    assert bytes(await dump(make())) == write(make())
+
+
+@any_list
+async def test_round_trip_keeps_headers_and_data(
+    make: Callable[[], fits.HDUList],
+) -> None:
+    loaded = await load(io.BytesIO(await dump(make())))
+    assert_same(loaded, fits.open(io.BytesIO(write(make()))))
+    again = await load(io.BytesIO(await dump(loaded)))
+    assert_same(again, loaded)
+
+
+@any_list
+async def test_dump_leaves_the_list_as_it_was(
+    make: Callable[[], fits.HDUList],
+) -> None:
+    # Looking at it loads columns, which writing would bring back to the rows.
+    hdulist = make()
+    before = look(hdulist)
+    arrays = [hdu.data for hdu in hdulist]
+    await dump(hdulist)
+    assert look(hdulist) == before
+    assert all(hdu.data is array for hdu, array in zip(hdulist, arrays, strict=True))
+    assert all(hdu.fileinfo() is None for hdu in hdulist)
+
+
+@pytest.mark.parametrize("memmap", [True, False])
+@pytest.mark.parametrize("touch", [True, False])
+@any_list
+async def test_list_from_a_file_is_dumped_as_it_is_there(
+    make: Callable[[], fits.HDUList], tmp_path: Path, *, memmap: bool, touch: bool
+) -> None:
+    path = tmp_path / "a.fits"
+    make().writeto(path)
+    # None is astropy's default: mapped, unless pixels must be scaled.
+    with fits.open(path, memmap=None if memmap else False) as hdulist:
+        if touch:
+            look(hdulist)
+        data = await dump(hdulist)
+    expected = fits.open(io.BytesIO(path.read_bytes()))
+    assert_same(fits.open(io.BytesIO(data)), expected)
+
+
+async def test_scaled_pixels_not_loaded_yet_are_neither_loaded_nor_rescaled(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.fits"
+    hdu = fits.PrimaryHDU(PIXELS.astype("f8"))
+    hdu.scale("int16", bscale=0.5, bzero=100)
+    hdu.writeto(path)
+    with fits.open(path, memmap=True) as hdulist:
+        assert bytes(await dump(hdulist)) == path.read_bytes()
+        assert hdulist[0].header["BSCALE"] == 0.5
+        assert hdulist[0].header["BITPIX"] == 16
+
+
+class OwnHDU(fits.PrimaryHDU):  # type: ignore[misc,unused-ignore]
+    """A user's own kind of HDU."""
+
+
+@pytest.mark.parametrize("kind", [fits.PrimaryHDU, OwnHDU])
+async def test_data_are_never_swapped_in_place_while_dumping(kind: Any) -> None:
+    data = np.ones(8 * MiB, "f4")
+    hdulist = fits.HDUList([kind(data)])
+    tasks = [asyncio.create_task(dump(hdulist)) for _ in range(3)]
+    while not all(task.done() for task in tasks):
+        assert data[0] == data[-1] == 1
+        await asyncio.sleep(0)
+    results = [await task for task in tasks]
+    assert results[0] == results[1] == results[2]
+
+
+@any_list
+async def test_loaded_list_needs_no_file_and_can_be_changed(
+    make: Callable[[], fits.HDUList],
+) -> None:
+    source = bytearray(write(make()))
+    expected = look(fits.open(io.BytesIO(bytes(source))))
+    file = io.BytesIO(source)
+    hdulist = await load(file)
+    file.getbuffer()[:] = bytes(len(source))  # nothing may depend on these
+    file.close()
+    assert look(hdulist) == expected
+    for hdu in hdulist:
+        if isinstance(hdu.data, np.ndarray):
+            assert hdu.data.flags.writeable
+        hdu.header["COMMENT"] = "more"
+    assert write(hdulist)
+
+
+async def test_load_reads_from_the_start_and_changes_nothing() -> None:
+    source = write(image("f4"))
+    file = io.BytesIO(source)
+    file.seek(100)
+    assert_same(await load(file), image("f4"))
+    assert file.tell() == 100
+    assert file.getvalue() == source
+    file.seek(0, io.SEEK_END)
+    file.write(b"more")  # the memory is not held
+
+
+async def test_a_list_grows_beyond_the_first_guess_of_its_size() -> None:
+    many = fits.Header([(f"KEY{number}", number) for number in range(9000)])
+    hdulist = fits.HDUList([*image("u2"), fits.ImageHDU(PIXELS, many), *LISTS["table"]()[1:]])
+    assert bytes(await dump(hdulist)) == write(hdulist)
+
+
+async def test_dump_does_not_write_back_a_tables_columns() -> None:
+    hdulist = LISTS["table"]()
+    hdulist[1].data.field("flag")[:] = False
+    before = hdulist[1].data.view(np.ndarray).tobytes()
+    loaded = await load(io.BytesIO(await dump(hdulist)))
+    assert not loaded[1].data.field("flag").any()
+    assert hdulist[1].data.view(np.ndarray).tobytes() == before
+
+
+async def test_dump_does_not_replace_what_a_compressed_image_was_read_from(tmp_path: Path) -> None:
+    path = tmp_path / "a.fits"
+    fits.HDUList([fits.PrimaryHDU(), compressed()]).writeto(path)
+    with fits.open(path) as hdulist:
+        hdulist[1].data[:] = 7
+        loaded = await load(io.BytesIO(await dump(hdulist)))
+        assert (loaded[1].data == 7).all()
+        assert (hdulist[1].section[:2] == PIXELS[:2]).all()
+
+
+async def test_header_that_astropy_completes_is_completed() -> None:
+    hdulist, expected = image("f4"), image("f4")
+    for one in (hdulist, expected):
+        one[0].header.remove("NAXIS1")
+    assert bytes(await dump(hdulist)) == write(expected)
+    assert "NAXIS1" not in hdulist[0].header
+
+
+@pytest.mark.parametrize("bad", [None, b"a", [], fits.PrimaryHDU(), np.zeros(3)])
+async def test_dump_takes_only_hdu_lists(bad: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be an astropy\.io\.fits\.HDUList"):
+        await dump(bad)
+
+
+async def test_dump_refuses_a_list_without_hdus() -> None:
+    with pytest.raises(ValueError, match="at least one HDU"):
+        await dump(fits.HDUList())
+
+
+async def test_dump_refuses_a_list_that_breaks_the_standard() -> None:
+    hdulist = fits.HDUList([fits.ImageHDU(PIXELS)])  # no primary HDU
+    with pytest.raises(fits.VerifyError):
+        await dump(hdulist)
+
+
+@pytest.mark.parametrize("data", [b"", b"no FITS file" * 1000])
+async def test_load_refuses_what_is_no_fits_file(data: bytes) -> None:
+    with pytest.raises(OSError, match=r"FITS|Empty"):
+        await load(io.BytesIO(data))
+
+
+async def largest_stall(task: asyncio.Task[Any]) -> float:
+    """Seconds that the event loop was held at most until the task is done."""
+    stall = 0.0
+    before = time.perf_counter()
+    while not task.done():
+        await asyncio.sleep(0.001)
+        now = time.perf_counter()
+        stall = max(stall, now - before - 0.001)
+        before = now
+    return stall
+
+
+@pytest.mark.parametrize("dtype", ["f4", "u2", "i2", ">f4"])
+async def test_a_large_image_does_not_hold_the_loop(dtype: str) -> None:
+    hdulist = fits.HDUList([fits.PrimaryHDU(np.ones(100 * MiB // int(dtype[-1]), dtype))])
+    source = write(hdulist)
+    data = io.BytesIO(source)  # shares the bytes
+    # A machine with other work may hold us itself: the best of a few counts.
+    for verb, argument in ((dump, hdulist), (load, data)):
+        stalls = []
+        for _ in range(4):
+            task = asyncio.create_task(verb(argument))
+            stalls.append(await largest_stall(task))
+            if stalls[-1] < 0.015:
+                break
+        assert min(stalls) < 0.015, (verb, stalls)
+
+
+def test_astropy_is_imported_late_and_off_the_loop() -> None:
+    code = """
+import asyncio, io, sys, threading
+from lsst_lfa import fits
+assert not {"astropy", "numpy"} & set(sys.modules)
+threads = []
+class Spy:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("astropy", "numpy"):
+            threads.append(threading.current_thread())
+sys.meta_path.insert(0, Spy())
+async def main():
+    try:
+        await fits.load(io.BytesIO())
+    except OSError:
+        pass
+asyncio.run(main())
+assert threads and threading.main_thread() not in threads
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

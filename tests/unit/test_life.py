@@ -1,0 +1,283 @@
+"""Clients, loops and processes: opened once, closed once, silent when dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import unittest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, errors
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}
+
+
+def run_python(code: str, *options: str) -> str:
+    """Run code in a new interpreter; whatever it writes to stderr is a failure."""
+    process = subprocess.run(
+        [sys.executable, *options, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env=CLEAN,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stderr == "", process.stderr
+    assert process.returncode == 0
+    return process.stdout
+
+
+async def test_many_tasks_open_one_client(server: MockS3Server) -> None:
+    session = S3Session.for_mock(server)
+
+    async def client() -> Any:
+        async with session.connection() as connection:
+            await asyncio.sleep(0.01)
+            return connection.client
+
+    clients = await asyncio.gather(*(client() for _ in range(20)))
+    assert len(set(map(id, clients))) == 1
+    await session.aclose()
+
+
+async def test_a_cancelled_opener_does_not_stop_the_others(server: MockS3Server) -> None:
+    async with S3Session.for_mock(server) as session:
+        await session.aclose()
+        bucket = session.bucket("test")
+        tasks = [asyncio.create_task(bucket.exists("k")) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        assert await asyncio.gather(*tasks[1:]) == [False, False]
+        with pytest.raises(asyncio.CancelledError):
+            await tasks[0]
+
+
+def test_asyncio_run_twice_with_one_bucket(server: MockS3Server) -> None:
+    bucket = AsyncS3Bucket("test", session=S3Session.for_mock(server))
+    for number in range(2):
+        asyncio.run(bucket.upload(b"data", f"run-{number}"))
+    assert asyncio.run(bucket.exists("run-0"))
+
+
+def test_under_uvloop(server: MockS3Server) -> None:
+    import uvloop
+
+    bucket = AsyncS3Bucket("test", session=S3Session.for_mock(server))
+    data = os.urandom(9_000_000)
+
+    async def round_trip() -> bytes:
+        await bucket.upload(data, "uvloop")
+        return (await bucket.download("uvloop")).getvalue()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(round_trip()) == data
+
+
+def test_in_an_isolated_asyncio_test_case() -> None:
+    class Case(unittest.IsolatedAsyncioTestCase):
+        def setUp(self) -> None:
+            self.bucket = AsyncS3Bucket("test", domock=True)
+
+        def tearDown(self) -> None:
+            self.bucket.stop_mock()
+
+        async def test_upload(self) -> None:
+            await self.bucket.upload(b"data", "k")
+            self.assertTrue(await self.bucket.exists("k"))  # noqa: PT009 - this is a unittest
+
+        test_again = test_upload
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+    assert (result.testsRun, result.errors, result.failures) == (2, [], [])
+
+
+async def test_another_loop_gets_a_clear_error_while_this_one_is_open(server: MockS3Server) -> None:
+    async with S3Session.for_mock(server) as session:
+        await session.bucket("test").exists("k")
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, session.bucket("test").exists("k"))
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, session.aclose())
+        assert await session.bucket("test").exists("k") is False
+
+
+async def test_two_loops_in_two_threads_with_a_session_each(server: MockS3Server) -> None:
+    results: list[bool] = []
+
+    def work(number: int) -> None:
+        bucket = AsyncS3Bucket("test", session=S3Session.for_mock(server))
+        asyncio.run(bucket.upload(b"data", f"thread-{number}"))
+        results.append(asyncio.run(bucket.exists(f"thread-{number}")))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+    assert results == [True, True]
+
+
+async def test_close_ends_transfers_under_way_and_cleans_up(server: MockS3Server) -> None:
+    session = S3Session.for_mock(server)
+    bucket = session.bucket("test")
+    begun = asyncio.Event()
+
+    async def slow() -> Any:
+        yield bytes(20_000_000)
+        begun.set()
+        await asyncio.sleep(60)
+        yield b""
+
+    upload = asyncio.create_task(bucket.upload(slow(), "closed"))
+    await begun.wait()
+    start = time.monotonic()
+    await session.aclose()
+    with pytest.raises(errors.ClosedError):
+        await upload
+    assert time.monotonic() - start < 5
+    assert not await bucket.exists("closed")
+    assert await bucket.abort_stale_uploads(0) == 0
+    await session.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_dropped_session_closes_its_client(server: MockS3Server) -> None:
+    session: S3Session | None = S3Session.for_mock(server)
+    assert session is not None
+    async with session.connection() as connection:
+        client = connection.client
+    await session.bucket("test").exists("k")
+    connector = client._endpoint.http_session
+    assert connector._sessions
+    del session
+    gc.collect()
+    for _ in range(100):
+        await asyncio.sleep(0.01)
+        if connector._sessions is None:
+            return
+    pytest.fail("the client is still open")
+
+
+@pytest.mark.parametrize("ending", ["", "; bucket = None; await asyncio.sleep(0.2)", "; await bucket.aclose()"])
+@pytest.mark.parametrize("option", ["-Wdefault", "-Xdev"])
+def test_dropping_a_bucket_unclosed_prints_nothing(ending: str, option: str) -> None:
+    code = f"""
+        import asyncio, gc, logging, lsst_lfa
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # not slow callbacks: they are another test's
+        async def main():
+            bucket = lsst_lfa.AsyncS3Bucket("test", domock=True)
+            await bucket.upload(b"data", "k"){ending}
+            gc.collect()
+        asyncio.run(main())
+        asyncio.run(main())
+        gc.collect()
+        print("done")
+    """
+    assert run_python(code, option) == "done\n"
+
+
+def test_a_global_bucket_prints_nothing_at_exit() -> None:
+    code = """
+        import asyncio, lsst_lfa
+        bucket = lsst_lfa.AsyncS3Bucket("test", domock=True)
+        asyncio.run(bucket.upload(b"data", "k"))
+        asyncio.run(bucket.upload(b"data", "k"))
+        never_used = lsst_lfa.AsyncS3Bucket("test")
+    """
+    assert run_python(code, "-Wdefault") == ""
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_with_and_without_awscrt(present: bool) -> None:  # noqa: FBT001
+    code = f"""
+        import asyncio, sys
+        if not {present}:
+            sys.modules["awscrt"] = None
+        import lsst_lfa, botocore.compat
+        assert botocore.compat.HAS_CRT is {present}
+        async def main():
+            async with lsst_lfa.AsyncS3Bucket("test", domock=True) as bucket:
+                await bucket.upload(bytes(9_000_000), "k:é")
+                assert (await bucket.download("k:é")).getvalue() == bytes(9_000_000)
+                print(len(await bucket.presigned_url("k:é")) > 100)
+        asyncio.run(main())
+    """
+    assert run_python(code) == "True\n"
+
+
+def test_importing_pulls_in_no_heavy_package() -> None:
+    code = """
+        import sys, lsst_lfa
+        print([name for name in ("moto", "boto3", "astropy", "numpy", "werkzeug") if name in sys.modules])
+    """
+    assert run_python(code) == "[]\n"
+
+
+def test_importing_costs_little_more_than_aiobotocore() -> None:
+    code = """
+        import time
+        start = time.process_time()
+        import aiobotocore.session
+        middle = time.process_time()
+        import lsst_lfa
+        print((time.process_time() - middle) / (middle - start))
+    """
+    # As a ratio, of CPU time: machines differ. aiobotocore takes some 400 ms; a sixth of that is 60 ms.
+    assert min(float(run_python(code)) for _ in range(3)) < 1 / 6
+
+
+async def test_the_mock_imports_moto_off_the_loop() -> None:
+    code = """
+        import asyncio, sys, time, lsst_lfa
+        async def main():
+            late = 0.0
+            async def tick():
+                nonlocal late
+                while True:
+                    start = time.perf_counter()
+                    await asyncio.sleep(0.005)
+                    late = max(late, time.perf_counter() - start - 0.005)
+            task = asyncio.create_task(tick())
+            start = time.perf_counter()
+            async with lsst_lfa.MockS3Server():
+                took = time.perf_counter() - start
+                assert "moto" in sys.modules
+            task.cancel()
+            print(late / took)
+        asyncio.run(main())
+    """
+    # On the loop it would be 1: no tick while it is imported.
+    assert min([float(await asyncio.to_thread(run_python, code)) for _ in range(2)]) < 0.5
+
+
+def test_used_after_a_fork_it_opens_afresh(server: MockS3Server) -> None:
+    bucket = AsyncS3Bucket("test", session=S3Session.for_mock(server))
+
+    async def use_and_fork() -> int:
+        await bucket.upload(b"data", "forked")
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_in_child(bucket))
+        return os.waitstatus_to_exitcode((await asyncio.to_thread(os.waitpid, pid, 0))[1])
+
+    assert asyncio.run(use_and_fork()) == 0
+    assert asyncio.run(bucket.exists("forked"))
+
+
+def _in_child(bucket: AsyncS3Bucket) -> int:
+    # The loop that was running when it forked is not running in the child.
+    asyncio._set_running_loop(None)
+    try:
+        return 0 if asyncio.run(bucket.exists("forked")) else 1
+    except BaseException:  # noqa: BLE001 - the parent reports it
+        return 2

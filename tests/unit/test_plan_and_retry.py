@@ -1,0 +1,202 @@
+"""Decisions without I/O: parts, ranges, back-off, error readings, configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import pickle
+import ssl
+from typing import Any
+
+import aiohttp
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, HTTPClientError, NoCredentialsError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsst_lfa import TransferConfig, errors
+from lsst_lfa.transfer.diagnosis import Request, diagnose, is_transient
+from lsst_lfa.transfer.plan import (
+    MAX_OBJECT_SIZE,
+    MAX_PART_SIZE,
+    MAX_PARTS,
+    MIN_PART_SIZE,
+    MiB,
+    TiB,
+    parse_content_range,
+    part_sizes,
+    ranges,
+)
+from lsst_lfa.transfer.retry import back_off
+from lsst_lfa.transfer.verify import check_etag
+
+REQUEST = Request("put_object", "b", "k", "http://host")
+
+
+@given(size=st.integers(0, MAX_OBJECT_SIZE), part_size=st.integers(MIN_PART_SIZE, 64 * MiB))
+def test_parts_of_a_known_size_are_equal_and_at_most_10000(size: int, part_size: int) -> None:
+    first = next(part_sizes(size, part_size))
+    assert part_size <= first <= MAX_PART_SIZE
+    assert first * MAX_PARTS >= size
+    assert first == part_size or first % MiB == 0
+
+
+@pytest.mark.parametrize("part_size", [MIN_PART_SIZE, 8 * MiB, 64 * MiB])
+def test_parts_of_an_unknown_size_grow_to_hold_5_tib(part_size: int) -> None:
+    total = 0
+    with pytest.raises(ValueError, match="5 TiB"):
+        for size in part_sizes(None, part_size):
+            assert MIN_PART_SIZE <= size <= MAX_PART_SIZE
+            total += size
+    assert total >= 5 * TiB
+    assert next(part_sizes(None, part_size)) == part_size
+
+
+def test_more_than_5_tib_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="5 TiB"):
+        part_sizes(MAX_OBJECT_SIZE + 1, 8 * MiB)
+
+
+@given(start=st.integers(0, 1000), size=st.integers(0, 1000), step=st.integers(1, 100))
+def test_ranges_cover_everything_once(start: int, size: int, step: int) -> None:
+    covered = list(itertools.chain.from_iterable(range(*found) for found in ranges(start, size, step)))
+    assert covered == list(range(start, size))
+
+
+@pytest.mark.parametrize("value", [None, "", "bytes 0-9/*", "bytes 5-4/10", "bytes 0-10/10", "items 0-1/2"])
+def test_an_unsound_content_range_is_none(value: str | None) -> None:
+    assert parse_content_range(value) is None
+    assert parse_content_range("bytes 2-4/9") == (2, 5, 9)
+
+
+@given(failures=st.integers(1, 50), spread=st.floats(0, 1))
+def test_back_off_doubles_up_to_five_seconds(failures: int, spread: float) -> None:
+    assert 0.125 <= back_off(failures, spread) <= 5
+    assert back_off(1, 0) == 0.25
+    assert back_off(3, 0) == 1.0
+    assert back_off(3, 1) == 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"part_size": 5 * MiB - 1},
+        {"part_size": 6 * 1024 * MiB},
+        {"multipart_threshold": 33 * MiB},
+        {"multipart_threshold": -1},
+        {"range_size": 0},
+        {"chunk_size": 0},
+        {"max_concurrency": 0},
+        {"attempts": 0},
+        {"request_timeout": 0},
+        {"retry_for": float("inf")},
+        {"deadline": -1},
+        {"integrity": "crc"},
+    ],
+)
+def test_a_bad_configuration_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        TransferConfig(**options)
+
+
+def test_a_configuration_shows_what_was_changed() -> None:
+    assert repr(TransferConfig(part_size=16 * MiB)) == "TransferConfig(part_size=16777216)"
+
+
+def answer(status: int, code: str) -> ClientError:
+    response = {"Error": {"Code": code, "Message": None}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "transient"),
+    [
+        (404, "NoSuchKey", errors.KeyNotFoundError, False),
+        (404, "NoSuchBucket", errors.BucketNotFoundError, False),
+        (404, "NoSuchUpload", errors.UploadNotFoundError, False),
+        (409, "BucketAlreadyExists", errors.BucketTakenError, False),
+        (403, "AccessDenied", errors.AccessDeniedError, False),
+        (403, "403", errors.AccessDeniedError, False),
+        (403, "InvalidAccessKeyId", errors.UnknownKeyIdError, False),
+        (403, "SignatureDoesNotMatch", errors.WrongSecretError, False),
+        (400, "ExpiredToken", errors.ExpiredCredentialsError, False),
+        (403, "RequestTimeTooSkewed", errors.ClockSkewError, False),
+        (412, "PreconditionFailed", errors.ObjectChangedError, False),
+        (413, "413", errors.TooLargeError, False),
+        (400, "EntityTooLarge", errors.TooLargeError, False),
+        (500, "InternalError", errors.UnavailableError, True),
+        (503, "SlowDown", errors.UnavailableError, True),
+        (429, "429", errors.UnavailableError, True),
+        (408, "408", errors.UnavailableError, True),
+        (400, "RequestTimeout", errors.ServiceError, True),
+        (400, "BadDigest", errors.DigestRefusedError, True),
+        (400, "InvalidArgument", errors.ServiceError, False),
+        (501, "NotImplemented", errors.ServiceError, False),
+    ],
+)
+def test_each_answer_has_its_error(status: int, code: str, kind: type[errors.LfaError], *, transient: bool) -> None:
+    error = diagnose(answer(status, code), REQUEST)
+    assert type(error) is kind
+    assert is_transient(error) is transient
+    assert isinstance(error, ClientError)
+    for word in ("put_object", "s3://b/k", "http://host", code):
+        assert word in str(error)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "transient"),
+    [
+        (NoCredentialsError(), errors.MissingCredentialsError, False),
+        (EndpointConnectionError(endpoint_url="http://host", error="refused"), errors.UnreachableError, True),
+        (HTTPClientError(error=ssl.SSLCertVerificationError("self-signed")), errors.CertificateError, False),
+        (aiohttp.ClientPayloadError("cut"), errors.UnreachableError, True),
+        (TimeoutError(), errors.TransferTimeoutError, True),
+        (HTTPClientError(error=errors.RedirectRefusedError("307")), errors.RedirectRefusedError, False),
+    ],
+)
+def test_each_failure_has_its_error(raised: Exception, kind: type[errors.LfaError], *, transient: bool) -> None:
+    error = diagnose(raised, REQUEST)
+    assert type(error) is kind
+    assert is_transient(error) is transient
+
+
+def test_what_is_not_the_networks_making_is_left_alone() -> None:
+    assert diagnose(OSError(28, "No space left on device"), REQUEST) is None
+
+
+def test_errors_are_kin_to_the_built_in_ones_and_can_be_pickled() -> None:
+    error = diagnose(answer(404, "NoSuchKey"), REQUEST)
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is errors.KeyNotFoundError
+    assert isinstance(copy, FileNotFoundError)
+    assert str(copy) == str(error)
+    assert copy.response == copy.response
+    assert issubclass(errors.TransferTimeoutError, TimeoutError)
+    assert issubclass(errors.AccessDeniedError, PermissionError)
+    assert issubclass(errors.UnreachableError, ConnectionError)
+    assert all(issubclass(getattr(errors, name), errors.LfaError) for name in errors.__all__)
+    assert errors.__all__ == sorted(errors.__all__)
+
+
+DATA = b"0123456789"
+
+
+def read(start: int, count: int) -> bytes:
+    return DATA[start : start + count]
+
+
+def parts_etag() -> str:
+    digests = b"".join(hashlib.md5(read(start, 4)).digest() for start in (0, 4, 8))
+    return f"{hashlib.md5(digests).hexdigest()}-3"
+
+
+@pytest.mark.parametrize("etag", [f'"{hashlib.md5(DATA).hexdigest()}"', parts_etag()], ids=["whole", "parts"])
+def test_an_etag_is_compared(etag: str) -> None:
+    check_etag("k", etag, 10, 4, read)
+    with pytest.raises(errors.IntegrityError, match="k: the data"):
+        check_etag("k", etag, 10, 4, lambda start, count: b"012345678x"[start : start + count])
+
+
+def test_an_etag_that_is_no_md5_cannot_be_compared() -> None:
+    with pytest.raises(errors.IntegrityError, match="no MD5"):
+        check_etag("k", "opaque", 10, 4, read)

@@ -1,0 +1,210 @@
+"""Every size at a boundary, from every kind of source, to every kind of sink."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
+
+MiB = 1024 * 1024
+PART = 5 * MiB
+THRESHOLD = 6 * MiB
+CONFIG = TransferConfig(part_size=PART, multipart_threshold=THRESHOLD, range_size=4 * MiB + 1, max_concurrency=3)
+SIZES = sorted(
+    {0, 1, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART, 3 * PART + 1}
+)
+DATA = os.urandom(max(SIZES))
+
+
+class ShortReads:
+    """A reader that cannot seek and gives a little at a time."""
+
+    def __init__(self, data: bytes, most: int) -> None:
+        self._file = io.BytesIO(data)
+        self._most = most
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(min(size, self._most) if size >= 0 else self._most)
+
+
+class AsyncShortReads(ShortReads):
+    """The same, asynchronous."""
+
+    async def read(self, size: int = -1) -> bytes:  # type: ignore[override]
+        await asyncio.sleep(0)
+        return super().read(size)
+
+
+async def iterate(data: bytes, step: int) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), step):
+        yield data[start : start + step]
+
+
+@asynccontextmanager
+async def source(kind: str, data: bytes, step: int, folder: Path) -> AsyncIterator[Any]:
+    path = folder / "source"
+    path.write_bytes(data)
+    if kind == "aiofiles":
+        async with aiofiles.open(path, "rb") as asynchronous:
+            yield asynchronous
+    elif kind in ("file", "raw file"):
+        with path.open("rb", buffering=-1 if kind == "file" else 0) as file:
+            yield file
+    else:
+        makers: dict[str, Callable[[], Any]] = {
+            "bytes": lambda: data,
+            "bytearray": lambda: bytearray(data),
+            "memoryview": lambda: memoryview(data),
+            "BytesIO": lambda: io.BytesIO(data),
+            "path": lambda: path,
+            "short reads": lambda: ShortReads(data, step),
+            "async short reads": lambda: AsyncShortReads(data, step),
+            "iterator": lambda: iterate(data, step),
+        }
+        yield makers[kind]()
+
+
+SOURCES = (
+    "bytes",
+    "bytearray",
+    "memoryview",
+    "BytesIO",
+    "path",
+    "file",
+    "raw file",
+    "aiofiles",
+    "short reads",
+    "async short reads",
+    "iterator",
+)
+
+
+async def to_memory(bucket: AsyncS3Bucket, key: str, note: Callable[[int], None], _: Path) -> bytes:
+    return (await bucket.download(key, note)).getvalue()
+
+
+async def to_file(bucket: AsyncS3Bucket, key: str, note: Callable[[int], None], folder: Path) -> bytes:
+    return (await bucket.download_file(key, folder / "copy", note)).read_bytes()
+
+
+async def to_stream(bucket: AsyncS3Bucket, key: str, note: Callable[[int], None], _: Path) -> bytes:
+    chunks = [chunk async for chunk in bucket.stream(key)]
+    note(sum(map(len, chunks)))
+    return b"".join(chunks)
+
+
+Sink = Callable[[AsyncS3Bucket, str, Callable[[int], None], Path], Awaitable[bytes]]
+SINKS: tuple[Sink, ...] = (to_memory, to_file, to_stream)
+
+
+async def round_trip(server: MockS3Server, kind: str, data: bytes, step: int, sinks: tuple[Sink, ...]) -> None:
+    async with S3Session.for_mock(server, CONFIG) as session:
+        bucket = session.bucket("test")
+        with tempfile.TemporaryDirectory() as name:
+            up: list[int] = []
+            async with source(kind, data, step, Path(name)) as thing:
+                await bucket.upload(thing, "k", up.append)
+            assert sum(up) == len(data)
+            assert up == [0] or min(up) > 0
+            assert (await bucket.head("k")).etag.endswith(("-2", "-3", "-4")) == (len(data) > THRESHOLD)
+            for sink in sinks:
+                down: list[int] = []
+                assert await sink(bucket, "k", down.append, Path(name)) == data
+                assert sum(down) == len(data)
+                assert down
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_source_at_every_boundary(server: MockS3Server, kind: str, size: int) -> None:
+    await round_trip(server, kind, DATA[:size], 1_000_003, (to_memory,))
+
+
+@pytest.mark.parametrize("sink", SINKS)
+@pytest.mark.parametrize("size", SIZES)
+async def test_every_sink_at_every_boundary(server: MockS3Server, sink: Sink, size: int) -> None:
+    await round_trip(server, "bytes", DATA[:size], 1, (sink,))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@given(
+    kind=st.sampled_from(SOURCES),
+    size=st.integers(0, 3 * PART + 10),
+    step=st.integers(50_000, 2 * PART),
+    start=st.integers(0, 100),
+)
+def test_any_source_any_size(server: MockS3Server, kind: str, size: int, step: int, start: int) -> None:
+    asyncio.run(round_trip(server, kind, DATA[start : start + size], step, SINKS))
+
+
+async def test_at_most_one_part_more_than_the_concurrency_is_in_memory(server: MockS3Server) -> None:
+    alive = most = 0
+
+    class Part(bytearray):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    async def parts() -> AsyncIterator[Part]:
+        nonlocal alive, most
+        for _ in range(12):
+            part = Part(PART)
+            alive += 1
+            most = max(most, alive)
+            yield part
+            del part
+
+    async with S3Session.for_mock(server, CONFIG) as session:
+        await session.bucket("test").upload(parts(), "k")
+        # The generator's own part, not yet taken, is the one more than the design's.
+        assert most <= CONFIG.max_concurrency + 2
+        assert await session.bucket("test").size("k") == 12 * PART
+
+
+async def test_a_source_that_shrinks_or_grows_is_an_error(server: MockS3Server, tmp_path: Path) -> None:
+    class Liar(io.BytesIO):
+        """Says that it ends elsewhere than it does."""
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            return super().seek(offset, whence) + (self.error if whence == io.SEEK_END else 0)
+
+    async with S3Session.for_mock(server, CONFIG) as session:
+        bucket = session.bucket("test")
+        for size in (100, 3 * PART):
+            for error in (-10, 10):
+                liar = Liar(DATA[:size])
+                liar.error = error  # type: ignore[attr-defined]
+                with pytest.raises(errors.SourceChangedError, match="promised"):
+                    await bucket.upload(liar, "liar")
+        assert not await bucket.exists("liar")
+        assert await bucket.abort_stale_uploads(0) == 0
+
+
+async def test_a_source_that_raises_is_heard(server: MockS3Server) -> None:
+    class OwnError(Exception):
+        pass
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield DATA[: 2 * PART]
+        raise OwnError
+
+    async with S3Session.for_mock(server, CONFIG) as session:
+        with pytest.raises(OwnError):
+            await session.bucket("test").upload(broken(), "broken")
+        assert await session.bucket("test").abort_stale_uploads(0) == 0
+        too_much = ShortReads(DATA[:100], 50)
+        too_much.read = lambda _=-1: DATA[: 3 * PART]  # type: ignore[method-assign]
+        with pytest.raises(errors.SourceChangedError, match="read"):
+            await session.bucket("test").upload(too_much, "broken")
