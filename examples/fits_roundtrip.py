@@ -66,9 +66,11 @@ async def main() -> None:
     hdus = await asyncio.to_thread(read_hdus, arguments.file, arguments.copies)
     name = arguments.bucket or AsyncS3Bucket.make_bucket_name("ATCamera", None, "Summit")
     mock = arguments.endpoint_url is None
-    async with nullcontext() if mock else S3Session(endpoint_url=arguments.endpoint_url) as session:
-        async with AsyncS3Bucket(name, domock=mock, session=session, create=arguments.bucket is None) as bucket:
-            await roundtrip(bucket, hdus)
+    async with (
+        nullcontext() if mock else S3Session(endpoint_url=arguments.endpoint_url) as session,
+        AsyncS3Bucket(name, domock=mock, session=session, create=arguments.bucket is None) as bucket,
+    ):
+        await roundtrip(bucket, hdus)
 
 
 if __name__ == "__main__":

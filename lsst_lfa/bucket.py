@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -38,6 +37,7 @@ from .transfer.verify import check_etag
 
 if TYPE_CHECKING:
     import io
+    import os
     from collections.abc import AsyncGenerator, AsyncIterator
     from types import TracebackType
 
@@ -285,7 +285,7 @@ class S3Bucket:
         """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`."""
         return await fits.load(await self.download(key, callback))
 
-    async def stream(self, key: str) -> AsyncGenerator[bytes, None]:
+    def stream(self, key: str) -> AsyncGenerator[bytes, None]:
         """Iterate over an object's bytes, in order.
 
         Reads ahead by at most ``max_concurrency`` ranges of ``range_size``
@@ -297,9 +297,7 @@ class S3Bucket:
             The next bytes, of any number.
         """
         naming.check_key(key)
-        async with aclosing(stream(lambda: self._requests("stream", key), key, self._config)) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        return stream(lambda: self._requests("stream", key), key, self._config)
 
     # Asking
 

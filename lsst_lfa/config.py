@@ -99,8 +99,6 @@ class TransferConfig:
 
     def __repr__(self) -> str:
         changed = (
-            f"{field.name}={value!r}"
-            for field in fields(self)
-            if (value := getattr(self, field.name)) != field.default
+            f"{field.name}={value!r}" for field in fields(self) if (value := getattr(self, field.name)) != field.default
         )
         return f"TransferConfig({', '.join(changed)})"

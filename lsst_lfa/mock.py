@@ -329,11 +329,12 @@ def _learn_service_name() -> None:
 
     session = botocore.session.Session()
     Settings(endpoint_url=None, hermetic=True).configure(session)
-    original, utils.Session = utils.Session, lambda: session
+    original = utils.__dict__["Session"]
+    setattr(utils, "Session", lambda: session)  # noqa: B010 - moto declares no such name
     try:
         utils.service_name_from_moto_package_name("s3")
     finally:
-        utils.Session = original
+        setattr(utils, "Session", original)  # noqa: B010
 
 
 def _as_account(application: WSGIApplication, account_id: str) -> WSGIApplication:

@@ -171,9 +171,7 @@ class _Direct:
         self._session = session
 
     async def request(self, method: str, **options: Any) -> aiohttp.ClientResponse:
-        response = await self._session.request(
-            method, allow_redirects=False, read_bufsize=_READ_BUFFER, **options
-        )
+        response = await self._session.request(method, allow_redirects=False, read_bufsize=_READ_BUFFER, **options)
         if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
             response.close()
             msg = f"redirect {response.status}"

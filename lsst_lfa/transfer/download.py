@@ -104,16 +104,16 @@ class Version:
 
     def _learn(self, requests: Requests, answer: Any, start: int, stop: int) -> int:
         """Check that the answer is the range we want; return where it ends."""
+        etag = str(requests.proven("get_object", self.key, answer)["ETag"])
         length = int(answer["ContentLength"])
-        etag = str(answer.get("ETag") or "")
         if answer["ResponseMetadata"]["HTTPStatusCode"] == _PARTIAL_CONTENT:
             given = parse_content_range(answer.get("ContentRange"))
         else:
-            given = ByteRange(0, length, length)  # Range was ignored: fine for the first
+            given = ByteRange(0, length, length)  # Range was ignored: fine for a small object
         if not self.known.is_set():
             if given is not None:
                 self.size, self.etag = given.total, etag
-                stop = min(stop, given.total) if answer.get("ContentRange") else given.total
+                stop = min(stop, given.total)
         elif etag != self.etag or (given is not None and given.total != self.size):
             raise ObjectChangedError(
                 _broken(requests, self.key, "the object was replaced in the meantime; start again"),

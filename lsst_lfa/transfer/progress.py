@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .tasks import task_group
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Meter", "Progress"]
 
 T = TypeVar("T")
-Callback = Callable[[int], Awaitable[None] | None]
+# What it returns is awaited if it can be, else ignored: `tqdm.update` returns a bool.
+Callback = Callable[[int], object]
 
 
 class Progress:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lsst_lfa.errors import ProtocolError
+
 from .diagnosis import Request, diagnose
 from .retry import Pace, Retries
 
@@ -19,6 +21,19 @@ __all__ = ["Requests"]
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+# What shows that an answer is S3's, and that what was asked for is done. A
+# proxy's web page has none of it, though its status be 200.
+_PROOFS = {
+    "complete_multipart_upload": "ETag",
+    "create_multipart_upload": "UploadId",
+    "get_object": "ETag",
+    "head_object": "LastModified",
+    "list_multipart_uploads": "IsTruncated",
+    "list_objects_v2": "IsTruncated",
+    "put_object": "ETag",
+    "upload_part": "ETag",
+}
 
 
 class Requests:
@@ -69,9 +84,18 @@ class Requests:
             params["Key"] = key
 
         async def attempt(_: Pace) -> Any:
-            return await getattr(self.client, operation)(Bucket=self.bucket, **params)
+            answer = await getattr(self.client, operation)(Bucket=self.bucket, **params)
+            return self.proven(operation, key, answer)
 
         return await self.run(operation, key, attempt, patience=patience)
+
+    def proven(self, operation: str, key: str | None, answer: Any) -> Any:
+        """Return an answer that shows that it is one; raise `ProtocolError` if it does not."""
+        proof = _PROOFS.get(operation)
+        if proof is not None and answer.get(proof) in (None, ""):
+            msg = f"{self.request(operation, key)} failed: the server's answer has no {proof}, so it proves nothing"
+            raise ProtocolError(msg)
+        return answer
 
     async def run(
         self, operation: str, key: str | None, attempt: Callable[[Pace], Awaitable[T]], *, patience: float = 0.0

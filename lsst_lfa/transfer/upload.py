@@ -5,17 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import (
-    IntegrityError,
-    LfaError,
-    ProtocolError,
-    ServiceError,
-    SourceChangedError,
-    UploadNotFoundError,
-)
+from lsst_lfa.errors import LfaError, ProtocolError, SourceChangedError, UploadNotFoundError
 from lsst_lfa.transport import Body
 
 from .plan import part_sizes
@@ -108,17 +101,9 @@ async def _send(requests: Requests, operation: str, key: str, views: Part, progr
         answer = await call(
             Bucket=requests.bucket, Key=key, Body=body if len(body) else b"", ContentLength=len(body), **params
         )
-        return _etag(answer, f"{requests.request(operation, key)}")
+        return str(requests.proven(operation, key, answer)["ETag"])
 
     return await requests.run(operation, key, attempt)
-
-
-def _etag(answer: dict[str, Any], what: str) -> str:
-    etag = answer.get("ETag")
-    if not etag:
-        msg = f"{what} failed: the server's answer has no ETag, so nothing shows that it stored the bytes"
-        raise ProtocolError(msg)
-    return str(etag)
 
 
 async def _put(requests: Requests, key: str, views: Part, progress: Progress) -> None:
@@ -151,11 +136,7 @@ class _Multipart:
 
     async def _create(self) -> None:
         answer = await self._requests.call("create_multipart_upload", self._key)
-        self._id = str(answer.get("UploadId") or "")
-        if not self._id:
-            what = self._requests.request("create_multipart_upload", self._key)
-            msg = f"{what} failed: the server's answer has no UploadId"
-            raise ProtocolError(msg)
+        self._id = str(answer["UploadId"])
 
     async def _send_parts(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
         free = asyncio.Semaphore(self._requests.config.max_concurrency)
@@ -191,32 +172,24 @@ class _Multipart:
     async def _complete(self) -> None:
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
         try:
-            answer = await self._requests.call(
+            await self._requests.call(
                 "complete_multipart_upload",
                 self._key,
                 patience=_PATIENCE_PER_PART * len(parts),
                 UploadId=self._id,
                 MultipartUpload={"Parts": parts},
             )
-        except UploadNotFoundError as error:
-            # An attempt before this one may have succeeded, its answer lost.
+        except (UploadNotFoundError, ProtocolError) as error:
+            # An attempt may have succeeded, its answer lost or of no use.
             await self._verify(error)
-        else:
-            # A 200 whose body says nothing of the object proves nothing.
-            if not answer.get("ETag"):
-                await self._verify(None)
 
-    async def _verify(self, error: ServiceError | None) -> None:
-        """Look whether the object is there, and is the one that we sent."""
-        head = await self._requests.call("head_object", self._key)
-        expected = _multipart_etag(self._etags)
-        if head.get("ContentLength") == self._size and head.get("ETag", "").strip('"') == expected:
-            return
-        if error is not None:
-            raise error
-        what = self._requests.request("complete_multipart_upload", self._key)
-        msg = f"{what} failed: the object there is not the one that was sent"
-        raise IntegrityError(msg)
+    async def _verify(self, error: LfaError) -> None:
+        """Raise ``error``, unless the object is there and is the one that we sent."""
+        with suppress(LfaError, ValueError):  # ValueError: of ETags that are no MD5
+            head = await self._requests.call("head_object", self._key)
+            if (head["ContentLength"], head["ETag"].strip('"')) == (self._size, _multipart_etag(self._etags)):
+                return
+        raise error
 
     async def _abort(self) -> None:
         """Abort until the server no longer knows the upload; a part may still be on its way in."""

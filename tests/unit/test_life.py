@@ -123,7 +123,8 @@ async def test_two_loops_in_two_threads_with_a_session_each(server: MockS3Server
     threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
     for thread in threads:
         thread.start()
-    await asyncio.to_thread(lambda: [thread.join() for thread in threads])
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
     assert results == [True, True]
 
 
@@ -197,8 +198,24 @@ def test_a_global_bucket_prints_nothing_at_exit() -> None:
     assert run_python(code, "-Wdefault") == ""
 
 
+def test_a_stream_left_unfinished_prints_nothing() -> None:
+    code = """
+        import asyncio, logging, lsst_lfa
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
+        async def main():
+            global stream, listing
+            bucket = lsst_lfa.AsyncS3Bucket("test", domock=True)
+            for key in "ab":
+                await bucket.upload(bytes(20_000_000), key)
+            stream, listing = bucket.stream("a"), bucket.list()
+            await anext(stream), await anext(listing)
+        asyncio.run(main())
+    """
+    assert run_python(code, "-Xdev") == ""
+
+
 @pytest.mark.parametrize("present", [True, False])
-def test_with_and_without_awscrt(present: bool) -> None:  # noqa: FBT001
+def test_with_and_without_awscrt(present: bool) -> None:
     code = f"""
         import asyncio, sys
         if not {present}:

@@ -23,9 +23,7 @@ SHELL = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=[f"block {number}" for number in range(1, len(PYTHON) + 1)])
-async def test_python_blocks(
-    block: str, server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+async def test_python_blocks(block: str, server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)

@@ -177,17 +177,19 @@ async def test_a_source_that_shrinks_or_grows_is_an_error(server: MockS3Server, 
     class Liar(io.BytesIO):
         """Says that it ends elsewhere than it does."""
 
+        def __init__(self, data: bytes, lie: int) -> None:
+            super().__init__(data)
+            self.lie = lie
+
         def seek(self, offset: int, whence: int = 0) -> int:
-            return super().seek(offset, whence) + (self.error if whence == io.SEEK_END else 0)
+            return super().seek(offset, whence) + (self.lie if whence == io.SEEK_END else 0)
 
     async with S3Session.for_mock(server, CONFIG) as session:
         bucket = session.bucket("test")
         for size in (100, 3 * PART):
-            for error in (-10, 10):
-                liar = Liar(DATA[:size])
-                liar.error = error  # type: ignore[attr-defined]
+            for lie in (-10, 10):
                 with pytest.raises(errors.SourceChangedError, match="promised"):
-                    await bucket.upload(liar, "liar")
+                    await bucket.upload(Liar(DATA[:size], lie), "liar")
         assert not await bucket.exists("liar")
         assert await bucket.abort_stale_uploads(0) == 0
 
@@ -204,7 +206,10 @@ async def test_a_source_that_raises_is_heard(server: MockS3Server) -> None:
         with pytest.raises(OwnError):
             await session.bucket("test").upload(broken(), "broken")
         assert await session.bucket("test").abort_stale_uploads(0) == 0
-        too_much = ShortReads(DATA[:100], 50)
-        too_much.read = lambda _=-1: DATA[: 3 * PART]  # type: ignore[method-assign]
+
+        class TooMuch:
+            def read(self, _: int) -> bytes:
+                return DATA[: 3 * PART]
+
         with pytest.raises(errors.SourceChangedError, match="read"):
-            await session.bucket("test").upload(too_much, "broken")
+            await session.bucket("test").upload(TooMuch(), "broken")
