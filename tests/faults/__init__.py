@@ -1,0 +1,48 @@
+"""Servers and hosts that misbehave on a script, for the tests of what the library guarantees."""
+
+from __future__ import annotations
+
+from .actions import (
+    Action,
+    Close,
+    Corrupt,
+    Drip,
+    Fault,
+    Hook,
+    IgnoreRange,
+    Reset,
+    Silence,
+    Sip,
+    Status,
+    WithholdContinue,
+    WrongContentRange,
+)
+from .hosts import UNRESOLVABLE_URL, RefusingHost, Trap, UnansweringHost
+from .proxy import Cut, Flip, Proxy
+from .server import Exchange, FaultyS3Server, Seen
+
+__all__ = [
+    "UNRESOLVABLE_URL",
+    "Action",
+    "Close",
+    "Corrupt",
+    "Cut",
+    "Drip",
+    "Exchange",
+    "Fault",
+    "FaultyS3Server",
+    "Flip",
+    "Hook",
+    "IgnoreRange",
+    "Proxy",
+    "RefusingHost",
+    "Reset",
+    "Seen",
+    "Silence",
+    "Sip",
+    "Status",
+    "Trap",
+    "UnansweringHost",
+    "WithholdContinue",
+    "WrongContentRange",
+]

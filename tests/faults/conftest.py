@@ -1,0 +1,51 @@
+"""A server, and a client that is not the library."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+from aiobotocore.session import AioSession
+from botocore.loaders import create_loader
+
+from . import FaultyS3Server
+from .plain import DATA, HERE, plain_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+_loader = create_loader()
+
+
+class _QuickSession(AioSession):  # type: ignore[misc]
+    """Shares what botocore reads from its data files: 0.1 s for each client."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_component("data_loader", _loader)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the time that hundreds of tests would spend waiting: a back-off from 50 ms instead of 250 ms on."""
+    monkeypatch.setattr("lsst_lfa.transfer.retry._FIRST_DELAY", 0.05)
+    monkeypatch.setattr("lsst_lfa.transport.AioSession", _QuickSession)
+    gc.freeze()  # each test collects what it has left, and need not look at all modules
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[FaultyS3Server]:
+    """Run a server that has one object, and no faults yet."""
+    async with FaultyS3Server() as server:
+        server.put(HERE["Bucket"], HERE["Key"], DATA)
+        yield server
+    assert server.open_connections == server.current_requests == 0
+
+
+@pytest_asyncio.fixture
+async def client(server: FaultyS3Server) -> AsyncIterator[Any]:
+    """Open a plain client of that server."""
+    async with plain_client(server.endpoint_url, read_timeout=0.3) as client:
+        yield client

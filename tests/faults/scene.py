@@ -1,0 +1,237 @@
+"""A user of the library in front of a server that misbehaves, and what must hold whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig
+
+from . import FaultyS3Server
+from .proxy import Proxy
+from .store import Body, Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from .proxy import Tamper
+
+MiB = 1024**2
+
+BUCKET = "rubinobs-lfa-faults"
+KEY = "2026/11/23/GC1-image_1 ü+.fits"
+
+SMALL = bytes(range(256)) * 2048
+"""512 KiB: goes up in one request, comes down in two ranges."""
+
+LARGE = bytes(range(255, -1, -1)) * (4 * 1024 * 5 + 1024)
+"""5.25 MiB: goes up in two parts, comes down in many ranges."""
+
+OLD = b"what was there before"
+
+# Made once: its digest takes a while.
+_stored = Store().put(BUCKET, KEY, Body(LARGE))
+
+CONFIG = TransferConfig(
+    part_size=5 * MiB,
+    multipart_threshold=MiB,
+    range_size=2 * MiB,
+    max_concurrency=2,
+    connect_timeout=0.4,
+    request_timeout=2,
+    min_rate=256 * 1024,
+    attempts=5,
+    retry_for=3,
+    cleanup_timeout=1,
+)
+"""More impatient than the default, for the tests' sake."""
+
+
+@dataclass
+class Scene:
+    """Who plays.
+
+    Attributes
+    ----------
+    server : FaultyS3Server
+        Has a large object `KEY`.
+    bucket : AsyncS3Bucket
+        A user's, with `CONFIG`.
+    folder : Path
+        Has one file, the destination of downloads, which contains `OLD`.
+    counts : list of int
+        What the callback was called with.
+    expected : int or None
+        What the counts must add up to, once the transfer has succeeded.
+    """
+
+    server: FaultyS3Server
+    bucket: AsyncS3Bucket
+    folder: Path
+    counts: list[int] = field(default_factory=list)
+    expected: int | None = None
+
+    @property
+    def destination(self) -> Path:
+        """Where downloads go."""
+        return self.folder / "destination.fits"
+
+    def callback(self, count: int) -> None:
+        """Note the count."""
+        self.counts.append(count)
+
+    def succeeded(self, size: int) -> None:
+        """Note that the transfer has succeeded."""
+        self.expected = size
+
+    def stored(self) -> bytes | None:
+        """Return the bytes of the object, if it is there."""
+        found = self.server.objects.get((BUCKET, KEY))
+        return None if found is None else found.data
+
+    def check_counts(self) -> None:
+        """Assert that the callback was told each byte once, and nothing else."""
+        assert all(count > 0 or self.expected == 0 for count in self.counts), self.counts
+        if self.expected is not None:
+            assert sum(self.counts) == self.expected
+        else:
+            assert sum(self.counts) <= len(LARGE)
+
+    def check_folder(self, content: bytes) -> None:
+        """Assert that the destination has this content, and nothing lies beside it."""
+        assert list(self.folder.iterdir()) == [self.destination]
+        assert self.destination.read_bytes() == content
+
+
+@asynccontextmanager
+async def scene(
+    folder: Path,
+    *,
+    server: FaultyS3Server | None = None,
+    endpoint_url: str | None = None,
+    tampers: Sequence[Tamper] = (),
+    config: TransferConfig = CONFIG,
+) -> AsyncIterator[Scene]:
+    """Set the scene; afterwards, nothing may be left of it in this loop."""
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(nothing_left())
+        server = await stack.enter_async_context(server or FaultyS3Server(buckets=[BUCKET], receive_buffer=64 * 1024))
+        server.objects[BUCKET, KEY] = _stored
+        if tampers:
+            endpoint_url = (await stack.enter_async_context(Proxy(server.endpoint_url, *tampers))).endpoint_url
+        session = S3Session(
+            endpoint_url=endpoint_url or server.endpoint_url,
+            access_key_id="faults-key-id",
+            secret_access_key="faults-secret",
+            region="us-east-1",
+            config=config,
+        )
+        await stack.enter_async_context(session)
+        scene = Scene(server, session.bucket(BUCKET), folder)
+        scene.destination.write_bytes(OLD)
+        yield scene
+
+
+def descriptors() -> dict[str, str]:
+    """Return this process's open file descriptors, and what each is of."""
+    found = {}
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the folder's own
+            found[link.name] = str(link.readlink())
+    return found
+
+
+@asynccontextmanager
+async def nothing_left() -> AsyncIterator[None]:
+    """Assert that no task and no file descriptor outlives the context.
+
+    What else would leave a ResourceWarning is collected here, so that it is the right test that fails.
+    """
+    before, tasks = descriptors(), asyncio.all_tasks()
+    yield
+    for _ in range(100):  # closed sockets are given back by the loop a moment later
+        if asyncio.all_tasks() == tasks and descriptors().keys() <= before.keys():
+            break
+        await asyncio.sleep(0.01)
+    assert asyncio.all_tasks() <= tasks
+    assert not descriptors().keys() - before.keys(), (before, descriptors())
+    gc.collect()
+
+
+# What a user does. Each checks its own success.
+
+
+async def upload(scene: Scene) -> None:
+    await _upload(scene, SMALL)
+
+
+async def upload_in_parts(scene: Scene) -> None:
+    await _upload(scene, LARGE)
+
+
+async def _upload(scene: Scene, data: bytes) -> None:
+    # What is there is other bytes: an old object cannot be taken for the new one.
+    scene.server.put(BUCKET, KEY, OLD)
+    file = io.BytesIO(data)
+    try:
+        url = await scene.bucket.upload(file, KEY, scene.callback)
+    except BaseException:
+        assert scene.stored() in (OLD, data)
+        assert file.tell() == 0
+        raise
+    scene.succeeded(len(data))
+    assert url == f"{scene.bucket.url(KEY)}"
+    assert scene.stored() == data
+
+
+async def download(scene: Scene) -> None:
+    file = await scene.bucket.download(KEY, scene.callback)
+    scene.succeeded(len(LARGE))
+    assert file.getvalue() == LARGE
+
+
+async def download_file(scene: Scene) -> None:
+    try:
+        path = await scene.bucket.download_file(KEY, scene.destination, scene.callback)
+    except BaseException:
+        scene.check_folder(OLD)
+        raise
+    scene.succeeded(len(LARGE))
+    assert path == scene.destination
+    scene.check_folder(LARGE)
+
+
+async def stream(scene: Scene) -> None:
+    got = bytearray()
+    async for chunk in scene.bucket.stream(KEY):
+        got += chunk
+        assert LARGE.startswith(got[-len(chunk) :], len(got) - len(chunk))
+    assert len(got) == len(LARGE)
+
+
+async def size(scene: Scene) -> None:
+    assert await scene.bucket.size(KEY) == len(LARGE)
+
+
+async def listing(scene: Scene) -> None:
+    assert [info.key async for info in scene.bucket.list()] == [KEY]
+
+
+async def delete(scene: Scene) -> None:
+    await scene.bucket.delete(KEY)
+    assert scene.stored() is None
+
+
+async def abort_stale_uploads(scene: Scene) -> None:
+    scene.server.store.create_upload(BUCKET, KEY)
+    try:
+        # Times are told in full seconds: a little of the future counts as well.
+        assert await scene.bucket.abort_stale_uploads(-5) == 1
+    except BaseException:
+        scene.server.uploads.clear()  # they are not the library's
+        raise
