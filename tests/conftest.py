@@ -1,0 +1,70 @@
+"""The choice of the S3 server that the integration tests run against, and what the run says of it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.servers import S3Server
+
+SERVERS = ("moto", "seaweedfs", "ceph")
+
+
+def make_server(config: pytest.Config, folder: Path, *, https: bool = True) -> S3Server:
+    """Make the server that was chosen, not started.
+
+    Parameters
+    ----------
+    config : `pytest.Config`
+        Has the choice.
+    folder : `~pathlib.Path`
+        The server's own.
+    https : `bool`, optional
+        Serve https too, where the server can.
+    """
+    from tests.servers import CephServer, CertificateAuthority, MotoServer, SeaweedServer
+
+    name = config.getoption("server")
+    if name == MotoServer.name:
+        return MotoServer(folder)
+    tls = CertificateAuthority(folder / "tls").valid() if https else None
+    return CephServer(folder, tls=tls) if name == CephServer.name else SeaweedServer(folder, tls=tls)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--server", choices=SERVERS, default="moto", help="S3 server of the integration tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "servers(*names): run this test against these servers only")
+    config.addinivalue_line("markers", "schemes(*names): run this test over these schemes only, http or https")
+    config.stash[_BEGAN] = time.monotonic()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"S3 server: {_version(config)}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    passed = len(terminalreporter.stats.get("passed", ()))
+    seconds = time.monotonic() - config.stash[_BEGAN]
+    terminalreporter.write_line(f"{_version(config)}: {passed} tests passed in {seconds:.0f} s")
+
+
+_BEGAN = pytest.StashKey[float]()
+
+
+def _version(config: pytest.Config) -> str:
+    from pathlib import Path
+
+    from tests.servers import MissingProgramError
+
+    try:
+        return make_server(config, Path(), https=False).version
+    except MissingProgramError as error:
+        raise pytest.UsageError(str(error)) from None

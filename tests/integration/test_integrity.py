@@ -1,0 +1,147 @@
+"""A bit that flips on its way never goes unnoticed.
+
+Over https it flips where it can: behind the ingress that ends TLS, on the way to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from lsst_lfa import TransferConfig, errors
+from tests.faults.proxy import Flip, Proxy
+from tests.integration.samples import MiB, sample
+from tests.servers import NginxProxy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from lsst_lfa import S3Session
+    from tests.faults.proxy import Tamper
+    from tests.integration.conftest import Service
+    from tests.servers import CertificateAuthority, S3Server
+
+    Noisy = Callable[..., AbstractAsyncContextManager[tuple[Proxy, S3Session]]]
+
+KEY = "key"
+# The mock verifies nothing that it is sent.
+VERIFYING = pytest.mark.servers("seaweedfs", "ceph")
+
+
+@pytest.fixture
+def integrity(service: Service) -> str:
+    """Return what makes this server verify what it is sent."""
+    return "md5" if service.server.name == "seaweedfs" else "sha256"
+
+
+@pytest.fixture
+def noisy(service: Service, authority: CertificateAuthority, tmp_path: Path, integrity: str) -> Noisy:
+    """Return a function that opens a session whose bytes may be damaged."""
+
+    @asynccontextmanager
+    async def connect(*tampers: Tamper, **limits: Any) -> AsyncIterator[tuple[Proxy, S3Session]]:
+        config = TransferConfig(**{"integrity": integrity} | limits)
+        async with AsyncExitStack() as stack:
+            proxy = await stack.enter_async_context(Proxy(service.server.endpoint_url, *tampers))
+            options: dict[str, Any] = {"endpoint_url": proxy.endpoint_url}
+            if service.scheme == "https":
+                ingress = NginxProxy(
+                    tmp_path / "nginx", cast("S3Server", _Behind(proxy, service)), tls=authority.valid()
+                )
+                # The proxy runs in this loop.
+                await asyncio.to_thread(ingress.start)
+                stack.push_async_callback(asyncio.to_thread, ingress.stop)
+                options = {"endpoint_url": ingress.https_endpoint_url, "verify": authority.ca_file}
+                proxy.lines.clear()
+            session = await stack.enter_async_context(service.session(config=config, **options))
+            yield proxy, session
+
+    return connect
+
+
+class _Behind:
+    """What nginx has to know of the server behind it."""
+
+    def __init__(self, proxy: Proxy, service: Service) -> None:
+        self.endpoint_url = proxy.endpoint_url
+        self.version = service.server.version
+        self.access_key_id = service.server.access_key_id
+        self.secret_access_key = service.server.secret_access_key
+
+
+def sent(proxy: Proxy, what: str) -> int:
+    return sum(what in line for line in proxy.lines)
+
+
+@VERIFYING
+async def test_part_is_sent_again(service: Service, name: str, noisy: Noisy) -> None:
+    data = sample(20 * MiB)
+    counts: list[int] = []
+    flips = [Flip("partNumber=1", 0, "request"), Flip("partNumber=2", 5_000_000, "request", bit=7, times=2)]
+    async with noisy(*flips) as (proxy, session):
+        await session.bucket(name).upload(io.BytesIO(data), KEY, counts.append)
+        assert len(proxy.done) == 3
+        assert [sent(proxy, f"partNumber={number}") for number in (1, 2, 3)] == [2, 3, 1]
+    assert sum(counts) == len(data)
+    assert min(counts) > 0
+    assert service.content(name, KEY) == data
+
+
+@VERIFYING
+async def test_small_object_is_sent_again(service: Service, name: str, noisy: Noisy) -> None:
+    data = sample(1000)
+    async with noisy(Flip(f"PUT /{name}/{KEY}", 999, "request")) as (proxy, session):
+        await session.bucket(name).upload(data, KEY)
+        assert sent(proxy, "PUT") == 2
+    assert service.content(name, KEY) == data
+
+
+@VERIFYING
+@pytest.mark.parametrize(("size", "line"), [(1000, "PUT /"), (20 * MiB, "partNumber=2")])
+async def test_after_the_last_attempt(service: Service, name: str, noisy: Noisy, size: int, line: str) -> None:
+    source = io.BytesIO(sample(size))
+    async with noisy(Flip(line, 500, "request", times=math.inf), attempts=3) as (proxy, session):
+        with pytest.raises(errors.IntegrityError, match="changed on their way") as caught:
+            await session.bucket(name).upload(source, KEY)
+        assert type(caught.value) is errors.DigestRefusedError
+        assert f"s3://{name}/{KEY}" in str(caught.value)
+        assert sent(proxy, line) == 3
+    assert service.keys(name) == service.uploads(name) == []
+    assert source.tell() == 0
+
+
+@VERIFYING
+async def test_replaced_object_stays_as_it_was(service: Service, name: str, noisy: Noisy) -> None:
+    service.client.put_object(Bucket=name, Key=KEY, Body=b"as it was")
+    for size in (1000, 20 * MiB):
+        async with noisy(Flip("PUT /", 500, "request", times=math.inf), attempts=2) as (_, session):
+            with pytest.raises(errors.IntegrityError):
+                await session.bucket(name).upload(sample(size), KEY)
+    assert service.content(name, KEY) == b"as it was"
+    assert service.uploads(name) == []
+
+
+@pytest.mark.parametrize("size", [1000, 20 * MiB])
+async def test_download_is_verified(service: Service, name: str, noisy: Noisy, tmp_path: Path, size: int) -> None:
+    data = sample(size)
+    async with service.session() as session:
+        await session.bucket(name).upload(data, KEY)
+    flips = [Flip(f"GET /{name}/{KEY}", 999, "response", nth=nth) for nth in (1, size // (8 * MiB) + 2)]
+    async with noisy(*flips, verify=True) as (proxy, session):
+        bucket = session.bucket(name)
+        with pytest.raises(errors.IntegrityError, match=f"s3://{name}/{KEY}"):
+            await bucket.download(KEY)
+        with pytest.raises(errors.IntegrityError, match=f"s3://{name}/{KEY}"):
+            await bucket.download_file(KEY, tmp_path / "file")
+        assert len(proxy.done) == 2
+        assert not [each for each in tmp_path.iterdir() if each.is_file()]
+        assert (await bucket.download(KEY)).getvalue() == data
+        path = await bucket.download_file(KEY, tmp_path / "file")
+        assert path.read_bytes() == data
