@@ -39,7 +39,7 @@ def test_every_block_is_python_or_one_line_of_shell() -> None:
     assert README.count("```") == 2 * (len(PYTHON) + len(SHELL))
     assert all(block.count("\n") == 1 for block in SHELL)
     ci = (ROOT / ".ci" / "run").read_text()
-    for block, pattern in zip(SHELL, ("fits_roundtrip", "pytest", "^apt-get update"), strict=True):
+    for block, pattern in zip(SHELL, ("fits_roundtrip", "pytest", "apt-get update"), strict=True):
         assert re.search(pattern, block)
         assert pattern in ci, "CI runs it"
 
