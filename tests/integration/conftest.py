@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
-from lsst_lfa import AsyncS3Bucket, S3Session
+from lsst_lfa import S3Session
 from tests.conftest import make_server
 from tests.servers import CertificateAuthority, Credentials
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
+    from lsst_lfa import AsyncS3Bucket
     from tests.servers import S3Server
 
 
@@ -82,7 +83,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not meant for this server or scheme."""
+    """Leave out what is not meant for this server or scheme; run the rest in one loop."""
     name = config.getoption("server")
 
     def wanted(item: pytest.Item) -> bool:
@@ -91,6 +92,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         scheme = item.callspec.params.get("service") if isinstance(item, pytest.Function) and item.callspec else None
         return (servers is None or name in servers.args) and (schemes is None or scheme in schemes.args)
 
+    for item in items:
+        if pytest_asyncio.is_async_test(item) and item.path.is_relative_to(Path(__file__).parent):
+            # One loop, so that the tests can share a client: to open one takes longer than most tests.
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
     left_out = [item for item in items if not wanted(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
@@ -127,7 +132,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def service(server: S3Server, request: pytest.FixtureRequest) -> Iterator[Service]:
     """Return the server over the scheme that is the parameter."""
     client = server.client(https=request.param == "https")
@@ -147,16 +152,22 @@ def name(service: Service) -> Iterator[str]:
     assert not uploads
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session(service: Service) -> AsyncIterator[S3Session]:
-    """Open the first user's session."""
+    """Open the first user's session; all tests share it, whatever befell the one before."""
     async with service.session() as session:
         yield session
 
 
-@pytest_asyncio.fixture
-async def bucket(service: Service, name: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncS3Bucket]:
-    """Open the bucket as a component does: the environment tells it everything but the name."""
+@pytest.fixture
+def bucket(session: S3Session, name: str) -> AsyncS3Bucket:
+    """Return the bucket on that session."""
+    return session.bucket(name)
+
+
+@pytest.fixture
+def environment(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the environment tell everything, as it does to a component."""
     settings = {
         "S3_ENDPOINT_URL": service.endpoint_url,
         "AWS_ACCESS_KEY_ID": service.server.access_key_id,
@@ -166,5 +177,3 @@ async def bucket(service: Service, name: str, monkeypatch: pytest.MonkeyPatch) -
     for variable, value in settings.items():
         if value is not None:
             monkeypatch.setenv(variable, value)
-    async with AsyncS3Bucket(name) as bucket:
-        yield bucket

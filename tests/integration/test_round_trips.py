@@ -170,6 +170,16 @@ async def test_fits(bucket: AsyncS3Bucket) -> None:
     np.testing.assert_array_equal(np.asarray(back[2].data["f"]), table["f"])
 
 
+async def test_as_a_component_does(service: Service, name: str, environment: None) -> None:
+    bucket = AsyncS3Bucket(name)
+    url = await bucket.upload(io.BytesIO(sample(1000)), KEY)
+    assert url == f"{service.endpoint_url}/{name}/{KEY}"
+    assert (await bucket.download(KEY)).getvalue() == sample(1000)
+    assert bucket.service_resource.meta.client.meta.endpoint_url == service.endpoint_url
+    bucket.service_resource.meta.client.close()
+    await bucket.aclose()
+
+
 async def test_create(service: Service, session: S3Session) -> None:
     name = service.make_bucket()
     service.client.delete_bucket(Bucket=name)
