@@ -313,8 +313,6 @@ def _application() -> WSGIApplication:
 
     _learn_service_name()
     application = create_backend_app("s3")
-    # Else "a//b" is redirected to "a/b", which is another key.
-    application.url_map.merge_slashes = False
     atexit.register(_stop_all)
     return application
 

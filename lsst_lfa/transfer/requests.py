@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 # What shows that an answer is S3's, and that what was asked for is done. A
 # proxy's web page has none of it, though its status be 200.
 _PROOFS = {
-    "complete_multipart_upload": "ETag",
     "create_multipart_upload": "UploadId",
     "get_object": "ETag",
     "head_object": "LastModified",

@@ -18,20 +18,6 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class _TaskGroup(asyncio.TaskGroup):
-    """Knows which of its tasks run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.running: set[asyncio.Task[Any]] = set()
-
-    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
-        task: asyncio.Task[Any] = super().create_task(coro, **options)
-        self.running.add(task)
-        task.add_done_callback(self.running.discard)
-        return task
-
-
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     """`asyncio.TaskGroup`, but it raises its first error itself, not a group of them."""

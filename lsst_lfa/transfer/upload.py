@@ -8,7 +8,7 @@ import logging
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import LfaError, ProtocolError, SourceChangedError, UploadNotFoundError
+from lsst_lfa.errors import KeyNotFoundError, LfaError, ProtocolError, SourceChangedError, UploadNotFoundError
 from lsst_lfa.transport import Body
 
 from .plan import part_sizes
@@ -170,26 +170,33 @@ class _Multipart:
                 await start(part)
 
     async def _complete(self) -> None:
+        requests = self._requests
         parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
-        try:
-            await self._requests.call(
-                "complete_multipart_upload",
-                self._key,
-                patience=_PATIENCE_PER_PART * len(parts),
-                UploadId=self._id,
-                MultipartUpload={"Parts": parts},
-            )
-        except (UploadNotFoundError, ProtocolError) as error:
-            # An attempt may have succeeded, its answer lost or of no use.
-            await self._verify(error)
 
-    async def _verify(self, error: LfaError) -> None:
-        """Raise ``error``, unless the object is there and is the one that we sent."""
-        with suppress(LfaError, ValueError):  # ValueError: of ETags that are no MD5
-            head = await self._requests.call("head_object", self._key)
-            if (head["ContentLength"], head["ETag"].strip('"')) == (self._size, _multipart_etag(self._etags)):
-                return
-        raise error
+        async def attempt(_: Pace) -> None:
+            where = {"Bucket": requests.bucket, "Key": self._key}
+            answer = await requests.client.complete_multipart_upload(
+                **where, UploadId=self._id, MultipartUpload={"Parts": parts}
+            )
+            # Ceph RGW's first answer has no ETag; and a 200 that says nothing of the object proves nothing.
+            if not answer.get("ETag") and not self._is_ours(await requests.client.head_object(**where)):
+                what = requests.request("complete_multipart_upload", self._key)
+                msg = f"{what} failed: the server's answer has no ETag, and the object is not there"
+                raise ProtocolError(msg)
+
+        patience = _PATIENCE_PER_PART * len(parts)
+        try:
+            await requests.run("complete_multipart_upload", self._key, attempt, patience=patience)
+        except (UploadNotFoundError, KeyNotFoundError):
+            # An attempt before the last may have succeeded, its answer lost.
+            with suppress(LfaError):
+                if self._is_ours(await requests.call("head_object", self._key)):
+                    return
+            raise
+
+    def _is_ours(self, head: dict[str, Any]) -> bool:
+        """Whether the object that HEAD found is the one that we sent."""
+        return (head["ContentLength"], head.get("ETag", "").strip('"')) == (self._size, _multipart_etag(self._etags))
 
     async def _abort(self) -> None:
         """Abort until the server no longer knows the upload; a part may still be on its way in."""
@@ -212,7 +219,13 @@ class _Multipart:
             )
 
 
-def _multipart_etag(etags: list[str]) -> str:
-    """ETag that S3 gives a multipart object: the MD5 of its parts' MD5s, and their number."""
-    digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
+def _multipart_etag(etags: list[str]) -> str | None:
+    """ETag that S3 gives a multipart object: the MD5 of its parts' MD5s, and their number.
+
+    `None` if the parts' ETags are no MD5s.
+    """
+    try:
+        digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
+    except ValueError:
+        return None
     return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(etags)}"
