@@ -7,31 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
-from aiobotocore.session import AioSession
-from botocore.loaders import create_loader
 
 from . import FaultyS3Server
 from .plain import DATA, HERE, plain_client
+from .quick import QuickSession
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-_loader = create_loader()
-
-
-class _QuickSession(AioSession):  # type: ignore[misc]
-    """Shares what botocore reads from its data files: 0.1 s for each client."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_component("data_loader", _loader)
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the time that hundreds of tests would spend waiting: a back-off from 50 ms instead of 250 ms on."""
     monkeypatch.setattr("lsst_lfa.transfer.retry._FIRST_DELAY", 0.05)
-    monkeypatch.setattr("lsst_lfa.transport.AioSession", _QuickSession)
+    monkeypatch.setattr("lsst_lfa.transport.AioSession", QuickSession)
     gc.freeze()  # each test collects what it has left, and need not look at all modules
 
 

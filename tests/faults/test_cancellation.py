@@ -1,0 +1,206 @@
+"""Whoever waits for a transfer gets away at once, at any stage of it, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lsst_lfa import errors
+from lsst_lfa.transfer import sinks
+
+from . import Fault, Hook, Reset, Silence, Status
+from . import scene as users
+from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, Scene, scene
+from .store import Upload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from . import FaultyS3Server
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+SOON = 5.0
+"""Seconds after which a cancelled transfer must have ended; the machine may be busy."""
+
+
+async def cancelled(task: asyncio.Task[Any], times: int = 1) -> None:
+    """Cancel a task, more than once perhaps, and see that it ends."""
+    began = time.monotonic()
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0.05)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert time.monotonic() - began < SOON
+
+
+async def seen(server: FaultyS3Server, operation: str, times: int = 1) -> None:
+    async with asyncio.timeout(SOON):
+        while len(server.calls(operation)) < times:
+            await asyncio.sleep(0.01)
+
+
+async def test_before_its_first_step(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        await cancelled(asyncio.create_task(users.upload_in_parts(it)))
+        assert not it.server.seen
+
+
+@pytest.mark.parametrize("given", [0, 1, 2], ids=["before it is begun", "after one part", "after two parts"])
+async def test_while_the_source_is_silent(tmp_path: Path, given: int) -> None:
+    waits = asyncio.Event()
+
+    async def source() -> AsyncIterator[bytes]:
+        for _ in range(given):
+            yield LARGE[: CONFIG.part_size]
+        waits.set()
+        await asyncio.Event().wait()
+
+    async with scene(tmp_path) as it:
+        task = asyncio.create_task(it.bucket.upload(source(), KEY, it.callback))
+        await waits.wait()
+        await asyncio.sleep(0.2)
+        await cancelled(task)
+        assert len(it.server.calls("CreateMultipartUpload")) == min(given, 1)
+        assert not it.server.uploads
+        it.check_counts(given * CONFIG.part_size)
+
+
+async def test_again_in_the_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("UploadPart", Silence()), Fault("AbortMultipartUpload", Silence()))
+        task = asyncio.create_task(users.upload_in_parts(it))
+        await seen(it.server, "UploadPart")
+        task.cancel()
+        await seen(it.server, "AbortMultipartUpload")
+        await cancelled(task, times=3)
+        (upload_id,) = it.server.uploads
+        assert upload_id in caplog.text
+        it.server.script()
+        assert await it.bucket.abort_stale_uploads(-5) == 1
+
+
+async def test_the_abort_is_tried_again(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(
+            Fault("UploadPart", Status(403, "AccessDenied")),
+            Fault("AbortMultipartUpload", Status(503, "SlowDown"), times=2),
+        )
+        with pytest.raises(errors.AccessDeniedError):
+            await users.upload_in_parts(it)
+        assert not it.server.uploads
+
+
+@pytest.mark.parametrize("action", [Status(500, "InternalError"), Silence(), Reset(), Status(403, "AccessDenied")])
+async def test_an_abort_that_fails_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, action: Any) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("UploadPart", Status(403, "AccessDenied")), Fault("AbortMultipartUpload", action))
+        with pytest.raises(errors.AccessDeniedError) as caught:
+            await users.upload_in_parts(it)
+        assert "upload_part" in str(caught.value)
+        (upload_id,) = it.server.uploads
+        assert upload_id in caplog.text
+
+
+async def test_an_abort_is_repeated_until_the_upload_is_gone(tmp_path: Path) -> None:
+    # A part that was on its way when the upload was aborted brings it back, with some servers.
+    async with scene(tmp_path) as it:
+
+        def bring_back(server: FaultyS3Server) -> None:
+            upload_id = str(server.seen[-1].upload_id)
+            server.uploads[upload_id] = Upload(upload_id, BUCKET, KEY)
+
+        it.server.script(
+            Fault("UploadPart", Status(403, "AccessDenied")),
+            Fault("AbortMultipartUpload", Hook(meanwhile=bring_back), times=2),
+        )
+        with pytest.raises(errors.AccessDeniedError):
+            await users.upload_in_parts(it)
+        assert not it.server.uploads
+        assert len(it.server.calls("AbortMultipartUpload")) == 4
+
+
+def slowly(function: Callable[..., Any], started: list[float]) -> Callable[..., Any]:
+    """Return the function, but it blocks its thread for a while first."""
+
+    def slow(*args: Any) -> Any:
+        started.append(time.monotonic())
+        time.sleep(0.3)
+        return function(*args)
+
+    return slow
+
+
+@pytest.mark.parametrize("stage", ["write", "commit", "verify"])
+async def test_while_a_thread_works_on_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    started: list[float] = []
+    async with scene(tmp_path, config=replace(CONFIG, verify=stage == "verify")) as it:
+        if stage == "verify":
+            monkeypatch.setattr("lsst_lfa.bucket.check_etag", slowly(lambda *_: None, started))
+        elif stage == "commit":
+            monkeypatch.setattr(os, "fsync", slowly(os.fsync, started))
+        else:
+            monkeypatch.setattr(sinks, "_write_all", slowly(sinks._write_all, started))
+        task = asyncio.create_task(it.bucket.download_file(KEY, it.destination, it.callback))
+        while not started:
+            await asyncio.sleep(0.01)
+        await cancelled(task)
+        monkeypatch.undo()
+        if stage == "commit":  # it was all there: either is whole
+            it.check_folder(it.destination.read_bytes())
+            assert it.destination.read_bytes() in (OLD, LARGE)
+        else:
+            it.check_folder(OLD)
+
+
+@pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
+async def test_at_random_moments(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
+    dice = random.Random(4)
+    async with scene(tmp_path) as it:
+        whole = it.server.objects[BUCKET, KEY]
+        for _ in range(25):
+            it.counts.clear()
+            it.expected = None
+            it.destination.write_bytes(OLD)
+            it.server.objects[BUCKET, KEY] = whole
+            task = asyncio.ensure_future(act(it))
+            await asyncio.wait({task}, timeout=dice.uniform(0, 0.12))
+            task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            assert result is None or type(result) is asyncio.CancelledError
+            it.check_counts()
+            it.check_folder(it.destination.read_bytes())
+            assert not it.server.uploads
+
+
+@pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
+async def test_a_deadline_bounds_the_whole_transfer(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
+    async with scene(tmp_path, config=replace(CONFIG, deadline=0.4, retry_for=60, attempts=99)) as it:
+        it.server.script(Fault("*", Silence(), where=lambda seen: seen.operation != "AbortMultipartUpload"))
+        with pytest.raises(errors.TransferTimeoutError, match=f"{BUCKET}/2026.*more than 0.4 s"):
+            async with asyncio.timeout(SOON):
+                await act(it)
+        assert not it.server.uploads
+
+
+async def test_a_failure_is_no_cancellation(tmp_path: Path) -> None:
+    """A transfer that fails leaves the task that asked for it able to be cancelled, and to time out."""
+    async with scene(tmp_path) as it:
+        task = asyncio.current_task()
+        assert task is not None
+        it.server.script(Fault("*", Status(403, "AccessDenied"), where=lambda seen: seen.number > 1))
+        for work in (it.bucket.upload(LARGE, KEY), it.bucket.download(KEY), it.bucket.upload(LARGE, KEY, it.callback)):
+            with pytest.raises(errors.AccessDeniedError):
+                await work
+            assert task.cancelling() == 0
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(1)

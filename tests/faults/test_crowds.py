@@ -1,0 +1,203 @@
+"""Many at once: tasks, loops, processes; and a bound on what all of them hold in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lsst_lfa import S3Session, errors
+
+from . import Fault, FaultyS3Server, Reset, Silence
+from . import scene as users
+from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, MiB, scene
+from .store import StoredObject
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from .scene import Scene
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+COUNT = 1000
+PATIENT = replace(CONFIG, request_timeout=30, retry_for=60)
+ROOT = Path(__file__).parents[2]
+
+
+def content(number: int) -> bytes:
+    return number.to_bytes(4, "big") * 25_000
+
+
+async def test_a_thousand_uploads_and_downloads(tmp_path: Path) -> None:
+    counts: list[list[int]] = [[] for _ in range(COUNT)]
+    async with scene(tmp_path, config=PATIENT) as it:
+        await asyncio.gather(
+            *(it.bucket.upload(content(n), f"{n}", counts[n].append) for n in range(COUNT)),
+        )
+        assert all(it.server.objects[BUCKET, f"{n}"].data == content(n) for n in range(COUNT))
+        files = await asyncio.gather(*(it.bucket.download(f"{n}", counts[n].append) for n in range(COUNT)))
+        assert all(file.getvalue() == content(n) for n, file in enumerate(files))
+        assert all(sum(each) == 2 * len(content(0)) and min(each) > 0 for each in counts)
+        assert it.server.peak_requests <= 32
+        assert it.server.connections_made <= 32
+
+
+async def test_a_thousand_through_faults(tmp_path: Path) -> None:
+    async with scene(tmp_path, config=PATIENT) as it:
+        it.server.script(*(Fault("*", Reset(), nth=n) for n in range(50, 1000, 101)))
+        await asyncio.gather(*(it.bucket.upload(content(n), f"{n}") for n in range(200)))
+        files = await asyncio.gather(*(it.bucket.download(f"{n}") for n in range(200)))
+        assert all(file.getvalue() == content(n) for n, file in enumerate(files))
+
+
+async def test_two_uploads_to_one_key(tmp_path: Path) -> None:
+    one, other = LARGE, LARGE[::-1]
+    async with scene(tmp_path) as it:
+        await asyncio.gather(it.bucket.upload(one, KEY), it.bucket.upload(other, KEY), it.bucket.upload(SMALL, KEY))
+        assert it.stored() in (one, other, SMALL)
+        assert not it.server.uploads
+
+
+@pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
+async def test_closed_in_mid_transfer(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("PutObject", Silence()), Fault("UploadPart", Silence()), Fault("GetObject", Silence()))
+        task = asyncio.ensure_future(act(it))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(5):
+            await it.bucket._session.aclose()
+            with pytest.raises(errors.ClosedError):
+                await task
+        assert not it.server.uploads
+        it.check_folder(OLD)
+
+
+async def test_closed_in_mid_stream(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("GetObject", Silence(), nth=3, times=99))
+        task = asyncio.create_task(users.stream(it))
+        await asyncio.sleep(0.3)
+        async with asyncio.timeout(5):
+            await it.bucket._session.aclose()
+            with pytest.raises(errors.ClosedError):
+                await task
+
+
+async def test_two_loops_in_two_threads(tmp_path: Path) -> None:
+    """Each with a bucket of its own; one that uses the other's is told so."""
+
+    async def work_elsewhere(taken: Scene) -> None:
+        with pytest.raises(RuntimeError, match="another event loop"):
+            await taken.bucket.size(KEY)
+        session = S3Session(
+            endpoint_url=taken.server.endpoint_url, access_key_id="id", secret_access_key="secret", config=CONFIG
+        )
+        async with session:
+            bucket = session.bucket(BUCKET)
+            for _ in range(3):
+                await bucket.upload(LARGE, f"{KEY}2")
+                assert (await bucket.download(f"{KEY}2")).getvalue() == LARGE
+
+    async with scene(tmp_path) as it:
+        await it.bucket.size(KEY)
+        with ThreadPoolExecutor(1) as pool:
+            elsewhere = pool.submit(asyncio.run, work_elsewhere(it))
+            while not elsewhere.done():
+                file = await it.bucket.download(KEY)
+                assert file.getvalue() == LARGE
+            elsewhere.result()
+
+
+FORK = """
+import asyncio, os, sys
+from tests.faults.scene import BUCKET, KEY, LARGE
+from lsst_lfa import S3Session
+
+session = S3Session(endpoint_url=sys.argv[1], access_key_id="id", secret_access_key="secret", region="us-east-1")
+bucket = session.bucket(BUCKET)
+
+async def work():
+    assert (await bucket.download(KEY)).getvalue() == LARGE
+
+async def forked():
+    await work()
+    child = os.fork()
+    if not child:
+        # Out of a loop that runs in the parent; its sockets are not ours.
+        asyncio.events._set_running_loop(None)
+        asyncio.run(work())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    await work()
+    await session.aclose()
+
+asyncio.run(work())
+asyncio.run(forked())
+asyncio.run(forked())
+"""
+
+
+async def test_a_fork_after_use(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-X", "dev", "-c", FORK, it.server.endpoint_url,
+            stderr=asyncio.subprocess.PIPE, cwd=ROOT,
+        )  # fmt: skip
+        _, said = await process.communicate()
+        assert process.returncode == 0, said.decode()
+        assert "Traceback" not in said.decode()
+        assert "Unclosed" not in said.decode()
+
+
+SIZE = 60 * MiB
+SLACK = 4 * MiB
+"""For the tests' own server, buffers of connections, and what everything else takes."""
+
+
+async def source() -> AsyncIterator[bytes]:
+    for _ in range(SIZE // MiB):
+        yield bytes(MiB)
+
+
+async def test_memory_of_an_upload(tmp_path: Path) -> None:
+    server = FaultyS3Server(
+        [Fault("UploadPart", Reset(request_byte=-1), nth=n, times=2) for n in (2, 8)],
+        buckets=[BUCKET],
+        keep_content=False,
+    )
+    async with scene(tmp_path, server=server, config=PATIENT) as it:
+        await it.bucket.size(KEY)
+        tracemalloc.start()
+        try:
+            await it.bucket.upload(source(), KEY, it.callback)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < (CONFIG.max_concurrency + 1) * CONFIG.part_size + SLACK
+        assert it.server.objects[BUCKET, KEY].size == sum(it.counts) == SIZE
+
+
+@pytest.mark.parametrize("verb", ["download_file", "stream"])
+async def test_memory_of_a_download(tmp_path: Path, verb: str) -> None:
+    async with scene(tmp_path, config=PATIENT) as it:
+        it.server.objects[BUCKET, KEY] = StoredObject((bytes(MiB),) * (SIZE // MiB), "0" * 32)
+        it.server.script(Fault("GetObject", Reset(response_byte=MiB), nth=5, times=3))
+        await it.bucket.size(KEY)
+        tracemalloc.start()
+        try:
+            if verb == "stream":
+                async for chunk in it.bucket.stream(KEY):
+                    assert chunk
+            else:
+                await it.bucket.download_file(KEY, it.destination)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < (CONFIG.max_concurrency + 1) * CONFIG.range_size + SLACK

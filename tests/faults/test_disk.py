@@ -1,0 +1,163 @@
+"""The local disk takes no more, or is not what it should be."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lsst_lfa.errors import LfaError
+
+from .scene import BUCKET, KEY, LARGE, OLD, scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Limit what this process may write to one file, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a file system of 2 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+async def test_a_full_disk(small_disk: Path) -> None:
+    async with scene(small_disk) as it:
+        with pytest.raises(OSError, match="No space left") as caught:
+            await it.bucket.download_file(KEY, it.destination, it.callback)
+        assert caught.value.errno == errno.ENOSPC
+        assert BUCKET in caught.value.__notes__[0]
+        it.check_folder(OLD)
+        it.check_counts()
+
+
+async def test_a_limit(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        with no_file_larger_than(3_000_000), pytest.raises(OSError, match="File too large") as caught:
+            await it.bucket.download_file(KEY, it.destination, it.callback)
+        assert not isinstance(caught.value, LfaError)
+        assert KEY in caught.value.__notes__[0]
+        it.check_folder(OLD)
+
+
+async def test_a_read_only_disk(small_disk: Path) -> None:
+    async with scene(small_disk) as it:
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        with pytest.raises(OSError, match="Read-only"):
+            await it.bucket.download_file(KEY, it.destination)
+        it.check_folder(OLD)
+        assert not it.server.seen
+
+
+async def test_a_folder_without_permission(tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("nothing is forbidden to root")
+    async with scene(tmp_path) as it:
+        tmp_path.chmod(0o500)
+        with pytest.raises(PermissionError):
+            await it.bucket.download_file(KEY, it.destination)
+        tmp_path.chmod(0o700)
+        it.check_folder(OLD)
+
+
+async def test_no_such_folder(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        with pytest.raises(FileNotFoundError) as caught:
+            await it.bucket.download_file(KEY, tmp_path / "none" / "file")
+        assert not isinstance(caught.value, LfaError)
+        assert not it.server.seen
+        it.check_folder(OLD)
+
+
+async def test_the_destination_is_a_directory(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        with pytest.raises(IsADirectoryError):
+            await it.bucket.download_file(KEY, tmp_path)
+        assert not it.server.seen
+        it.check_folder(OLD)
+
+
+async def test_the_destination_is_a_fifo(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        with pytest.raises(FileExistsError, match="not a regular file"):
+            await it.bucket.download_file(KEY, fifo)
+        assert fifo.is_fifo()
+        assert sorted(tmp_path.iterdir()) == [it.destination, fifo]
+        assert not it.server.seen
+
+
+async def test_the_destination_is_a_symbolic_link(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "file"
+    elsewhere.write_bytes(OLD)
+    async with scene(tmp_path) as it:
+        it.destination.unlink()
+        it.destination.symlink_to(elsewhere)
+        await it.bucket.download_file(KEY, it.destination)
+        assert not it.destination.is_symlink()
+        it.check_folder(LARGE)
+        assert elsewhere.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2], ids=["the file", "its folder", "its folder's folder"])
+async def test_a_key_is_led_out_of_the_folder(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, depth: int
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    victim = elsewhere / "file"
+    victim.write_bytes(OLD)
+    folder = tmp_path_factory.mktemp("into")
+    key = "a/b/file"
+    async with scene(tmp_path) as it:
+        it.server.put(BUCKET, key, LARGE)
+        if depth == 0:  # the link is replaced
+            (folder / "a" / "b").mkdir(parents=True)
+            (folder / key).symlink_to(victim)
+            path = await it.bucket.download_file(key, into=folder)
+            assert path.read_bytes() == LARGE
+            assert not path.is_symlink()
+        else:
+            where = folder / "a" / "b" if depth == 1 else folder / "a"
+            where.parent.mkdir(exist_ok=True)
+            where.symlink_to(elsewhere)
+            with pytest.raises(ValueError, match="would leave"):
+                await it.bucket.download_file(key, into=folder)
+            assert not it.server.seen
+        assert victim.read_bytes() == OLD
+        assert list(elsewhere.iterdir()) == [victim]
+
+
+@pytest.mark.parametrize("key", ["../file", "a/../../file", "a/..", ".."])
+async def test_a_key_that_climbs(tmp_path: Path, key: str) -> None:
+    async with scene(tmp_path) as it:
+        with pytest.raises(ValueError, match="key"):
+            await it.bucket.download_file(key, into=tmp_path)
+        assert not it.server.seen
+        it.check_folder(OLD)

@@ -1,0 +1,142 @@
+"""Secrets stay secret, and the mock keeps to itself."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import traceback
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from lsst_lfa import AsyncS3Bucket, LfaError, MockS3Server, S3Session
+
+from . import Fault, FaultyS3Server, RefusingHost, Reset, Silence, Status, Trap
+from .scene import BUCKET, CONFIG, KEY, LARGE, nothing_left
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+CANARIES = ("CANARY-secret-key", "CANARY-session-token", "CANARY-password", "CANARY-user")
+OURS = "lsst_lfa"
+IMPATIENT = replace(CONFIG, request_timeout=0.3, attempts=2)
+
+
+def with_password(url: str) -> str:
+    return url.replace("://", "://CANARY-user:CANARY-password@")
+
+
+def from_arguments(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncS3Bucket:
+    session = S3Session(
+        endpoint_url=with_password(url),
+        access_key_id="key-id",
+        secret_access_key="CANARY-secret-key",
+        session_token="CANARY-session-token",
+        config=IMPATIENT,
+    )
+    return session.bucket(BUCKET)
+
+
+def from_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncS3Bucket:
+    monkeypatch.setenv("S3_ENDPOINT_URL", with_password(url))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARY-secret-key")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "CANARY-session-token")
+    return AsyncS3Bucket(BUCKET, config=IMPATIENT)
+
+
+def everything(value: object) -> str:
+    """Return all that a value shows of itself."""
+    shown = [repr(value), str(value)]
+    if isinstance(value, BaseException):
+        shown += traceback.format_exception(value)
+        shown += [repr(vars(value)), repr(value.args)]
+    return "\n".join(shown)
+
+
+@pytest.mark.parametrize("make", [from_arguments, from_environment])
+async def test_canaries(
+    make: Callable[[str, pytest.MonkeyPatch], AsyncS3Bucket],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger=OURS)
+    shown: list[object] = []
+    async with nothing_left(), AsyncExitStack() as stack:
+        server = await stack.enter_async_context(FaultyS3Server(buckets=[BUCKET]))
+        refusing = stack.enter_context(RefusingHost())
+        bucket = make(server.endpoint_url, monkeypatch)
+        shown += [bucket, bucket._session, bucket._session.settings, bucket.url(KEY), bucket._session.endpoint_url]
+        shown += [await bucket.upload(LARGE, KEY), await bucket.head(KEY), await bucket.presigned_url("key")]
+        for action in (Reset(), Silence(), Status(307), Status(403, "SignatureDoesNotMatch"), Status(500)):
+            server.script(Fault("*", action))
+            shown += [await error_of(bucket.upload(LARGE, KEY)), await error_of(bucket.download(KEY))]
+            shown += [await error_of(bucket.exists(KEY))]
+        unreachable = make(refusing.endpoint_url, monkeypatch)
+        shown += [await error_of(unreachable.exists(KEY))]
+        for each in (bucket, unreachable):
+            await each._session.aclose()
+    assert sum(isinstance(each, LfaError) for each in shown) == 16
+    logged = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(OURS))
+    assert logged
+    assert not any(secret in logged for secret in CANARIES)
+    presigned = next(str(each) for each in shown if "X-Amz-Signature" in str(each))
+    shown.remove(presigned)
+    assert "CANARY-password" not in presigned
+    assert "CANARY-secret-key" not in presigned
+    for value in shown:
+        assert not [secret for secret in CANARIES if secret in everything(value)], value
+
+
+async def error_of(work: Any) -> LfaError:
+    with pytest.raises(LfaError) as caught:
+        await work
+    return caught.value
+
+
+def hears(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_the_mock_hears_on_one_address_only() -> None:
+    with MockS3Server() as mock:
+        port = urlsplit(mock.endpoint_url).port or 0
+        assert hears("127.0.0.1", port)
+        # All of 127.0.0.0/8 is this machine: a server on 0.0.0.0 would hear it.
+        assert not hears("127.0.0.2", port)
+        assert not hears("::1", port)
+        others = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), port)} - {"127.0.0.1"}
+        assert not any(hears(str(other), port) for other in others)
+
+
+async def test_the_mock_sends_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Trap() as trap:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, trap.endpoint_url)
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "S3_ENDPOINT_URL"):
+            monkeypatch.setenv(name, trap.endpoint_url)
+        for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_EC2_METADATA_SERVICE_ENDPOINT"):
+            monkeypatch.setenv(name, trap.endpoint_url)
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEXAMPLE")
+        async with AsyncS3Bucket(BUCKET, domock=True, config=CONFIG) as bucket:
+            url = await bucket.upload(LARGE, KEY)
+            assert (await bucket.download(KEY)).getvalue() == LARGE
+            assert [info.key async for info in bucket.list()] == [KEY]
+            assert trap.endpoint_url not in url
+            bucket.bucket.put_object(Key="of boto3", Body=b"x")
+            assert await bucket.exists("of boto3")
+            await bucket.delete(KEY)
+        assert trap.heard == []

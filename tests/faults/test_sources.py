@@ -1,0 +1,154 @@
+"""What is uploaded changes, fails or misbehaves while it is read."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lsst_lfa.errors import SourceChangedError
+
+from . import Fault, Hook
+from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, scene
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.usefixtures("quick")
+
+PARTS = LARGE * 2
+"""10.5 MiB: when the upload is begun, most of it has not been read."""
+
+
+class Custom(io.RawIOBase):
+    """A file object that does with `read` what it wants.
+
+    Parameters
+    ----------
+    data : bytes
+        The content.
+    most : int
+        Bytes that one `read` gives at most.
+    fault : Exception or object, optional
+        What `read` raises, or returns, past the first part.
+    """
+
+    def __init__(self, data: bytes, most: int = 1 << 30, fault: Any = None) -> None:
+        self._file = io.BytesIO(data)
+        self._most = most
+        self._fault = fault
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, size: int = -1) -> Any:
+        if self._fault is not None and self._file.tell() >= CONFIG.part_size:
+            if isinstance(self._fault, Exception):
+                raise self._fault
+            return self._fault
+        return self._file.read(min(size, self._most))
+
+
+@pytest.mark.parametrize("change", ["grows", "shrinks"])
+async def test_a_file_changes(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, change: str) -> None:
+    path = tmp_path_factory.mktemp("source") / "source"
+    path.write_bytes(PARTS)
+    size = len(PARTS) + 1 if change == "grows" else len(PARTS) - 1
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: os.truncate(path, size))))
+        with pytest.raises(SourceChangedError, match="it changed while it was read"):
+            await it.bucket.upload(path, KEY, it.callback)
+        assert not it.server.uploads
+        assert it.stored() == LARGE
+        it.check_counts(len(PARTS))
+
+
+async def test_a_file_is_replaced(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("source")
+    path, other = folder / "source", folder / "other"
+    path.write_bytes(PARTS)
+    other.write_bytes(PARTS[::-1] + b"more")
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: other.replace(path))))
+        await it.bucket.upload(path, KEY, it.callback)
+        assert it.stored() == PARTS
+        assert sum(it.counts) == len(PARTS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "raised", "words"),
+    [
+        (OSError(5, "Input/output error"), OSError, "Input/output error"),
+        (ValueError("boom"), ValueError, "boom"),
+        (None, SourceChangedError, "it changed"),
+        ("text", TypeError, "gave str"),
+        (b"x" * (CONFIG.part_size + 1), SourceChangedError, "gave 5242881 bytes"),
+        (b"", SourceChangedError, "it changed"),
+    ],
+    ids=["raises OSError", "raises ValueError", "ends early", "gives text", "gives too much", "gives nothing"],
+)
+async def test_a_file_object_fails(tmp_path: Path, fault: Any, raised: type[Exception], words: str) -> None:
+    file = Custom(PARTS, fault=fault if fault is not None else bytearray())
+    file.seek(7)
+    async with scene(tmp_path) as it:
+        with pytest.raises(raised, match=words) as caught:
+            await it.bucket.upload(file, KEY, it.callback)
+        if not isinstance(caught.value, SourceChangedError):
+            assert BUCKET in caught.value.__notes__[0]
+            assert KEY in caught.value.__notes__[0]
+        assert file.tell() == 7  # to be tried again
+        assert not file.closed
+        assert not it.server.uploads
+        assert it.stored() == LARGE
+        it.check_counts(len(PARTS))
+
+
+async def test_a_file_object_gives_little_at_a_time(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        await it.bucket.upload(Custom(LARGE, most=100_001), KEY, it.callback)
+        assert it.stored() == LARGE
+        assert sum(it.counts) == len(LARGE)
+
+
+async def test_an_iterator_raises(tmp_path: Path) -> None:
+    closed = False
+
+    async def source() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            yield PARTS
+            raise ValueError("boom")
+        finally:
+            closed = True
+
+    async with scene(tmp_path) as it:
+        it.server.put(BUCKET, KEY, OLD)
+        with pytest.raises(ValueError, match="boom"):
+            await it.bucket.upload(source(), KEY, it.callback)
+        assert closed
+        assert not it.server.uploads
+        assert it.stored() == OLD
+
+
+async def test_the_same_object_again_after_a_failure(tmp_path: Path) -> None:
+    file = io.BytesIO(b"header" + SMALL)
+    file.seek(6)
+    async with scene(tmp_path) as it:
+
+        def fail(count: int) -> None:
+            raise ValueError("boom")
+
+        with pytest.raises(ValueError, match="boom"):
+            await it.bucket.upload(file, KEY, fail)
+        await it.bucket.upload(file, KEY, it.callback)
+        assert it.stored() == SMALL
+        assert sum(it.counts) == len(SMALL)
