@@ -34,7 +34,7 @@ def ingress(
         yield ingress
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def session(service: Service, ingress: NginxProxy, authority: CertificateAuthority) -> AsyncIterator[S3Session]:
     """Open a session through it."""
     url = ingress.https_endpoint_url if service.scheme == "https" else ingress.endpoint_url

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.servers("ceph")
 KEY = "Test:1/a +ü.fits"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def astronomer(server: S3Server) -> Credentials:
     """Make a user of the tenant "lsst"."""
     return server.add_user("astronomer", tenant="lsst")
