@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
+from blockbuster import blockbuster_ctx
 
 from lsst_lfa import S3Session
 from tests.conftest import make_server
@@ -130,6 +131,16 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks() -> Iterator[None]:
+    """Fail a test in which the library makes a blocking call on the event loop."""
+    with blockbuster_ctx("lsst_lfa") as blockbuster:
+        for function in blockbuster.functions.values():
+            # Synchronous by contract.
+            function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+        yield
 
 
 @pytest.fixture(scope="session")

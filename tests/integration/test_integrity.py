@@ -1,6 +1,7 @@
 """A bit that flips on its way never goes unnoticed.
 
-Over https it flips where it can: behind the ingress that ends TLS, on the way to the server.
+Over https it flips behind the ingress that ends TLS, on the way to the server. Where TLS protects the bytes, it
+breaks the connection.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 
 from lsst_lfa import TransferConfig, errors
 from tests.faults.proxy import Flip, Proxy
+from tests.faults.wire import Connection, Listener
 from tests.integration.samples import MiB, sample
 from tests.servers import NginxProxy
 
@@ -74,6 +78,45 @@ class _Behind:
         self.version = service.server.version
         self.access_key_id = service.server.access_key_id
         self.secret_access_key = service.server.secret_access_key
+
+
+class _Wire(Listener):
+    """Relays a stream of bytes, TLS or not, and flips one bit of it.
+
+    The bit is in the ``at``-th byte that a connection brings, in whichever one gets that far first: on its way to the
+    server, or from there.
+    """
+
+    def __init__(self, endpoint_url: str, at: int, *, upwards: bool) -> None:
+        super().__init__()
+        url = urlsplit(endpoint_url)
+        self._target = (url.hostname, url.port)
+        self._at = at
+        self._upwards = upwards
+        self.flipped = False
+
+    async def serve(self, connection: Connection) -> None:
+        sock = socket.socket()
+        server = Connection(sock)
+        try:
+            await self._loop.sock_connect(sock, self._target)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._relay(connection, server, flip=self._upwards))
+                group.create_task(self._relay(server, connection, flip=not self._upwards))
+        except* ConnectionError:
+            connection.reset()
+        finally:
+            server.close()
+
+    async def _relay(self, source: Connection, sink: Connection, *, flip: bool) -> None:
+        count = 0
+        while piece := await source.read_some(256 * 1024):
+            offset, count = self._at - count, count + len(piece)
+            if flip and not self.flipped and count > self._at:
+                self.flipped = True
+                piece = piece[:offset] + bytes([piece[offset] ^ 1]) + piece[offset + 1 :]
+            await sink.write(piece)
+        sink.close_sending()
 
 
 def sent(proxy: Proxy, what: str) -> int:
@@ -145,3 +188,18 @@ async def test_download_is_verified(service: Service, name: str, noisy: Noisy, t
         assert (await bucket.download(KEY)).getvalue() == data
         path = await bucket.download_file(KEY, tmp_path / "file")
         assert path.read_bytes() == data
+
+
+@pytest.mark.schemes("https")
+@pytest.mark.parametrize("upwards", [True, False], ids=["up", "down"])
+async def test_under_tls(service: Service, name: str, upwards: bool) -> None:
+    data = sample(33 * MiB)
+    async with _Wire(service.endpoint_url, 5_000_000, upwards=upwards) as wire:
+        url = wire.endpoint_url.replace("http:", "https:")
+        async with service.session(endpoint_url=url) as session:
+            bucket = session.bucket(name)
+            await bucket.upload(data, KEY)
+            assert wire.flipped == upwards
+            assert (await bucket.download(KEY)).getvalue() == data
+    assert wire.flipped
+    assert service.content(name, KEY) == data

@@ -14,7 +14,7 @@ from tests.integration.web import fetch, store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lsst_lfa import AsyncS3Bucket
+    from lsst_lfa import AsyncS3Bucket, S3Session
     from tests.integration.conftest import Service
     from tests.servers import Credentials, S3Server
 
@@ -97,13 +97,30 @@ async def test_other_tenant(service: Service, owner: Any, name: str) -> None:
     owner.delete_object(Bucket=name, Key="theirs")
 
 
-async def test_bucket_policy(service: Service, owner: Any, name: str) -> None:
+def allow(owner: Any, name: str, *actions: str) -> None:
+    """Allow the first user something."""
     statement = {
         "Effect": "Allow",
         "Principal": {"AWS": ["arn:aws:iam:::user/test"]},
-        "Action": "s3:*",
+        "Action": actions,
         "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
     }
     owner.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
-    async with service.session() as session:
-        await all_verbs(service, session.bucket(f"lsst:{name}"))
+
+
+async def test_bucket_policy(service: Service, session: S3Session, owner: Any, name: str) -> None:
+    allow(owner, name, "s3:*")
+    await all_verbs(service, session.bucket(f"lsst:{name}"))
+
+
+async def test_may_read_but_not_list(session: S3Session, owner: Any, name: str) -> None:
+    owner.put_object(Bucket=name, Key="theirs", Body=b"theirs")
+    allow(owner, name, "s3:GetObject")
+    bucket = session.bucket(f"lsst:{name}")
+    assert await bucket.exists("theirs")
+    assert (await bucket.download("theirs")).read() == b"theirs"
+    # To such a user the server does not tell whether there is a key.
+    with pytest.raises(errors.AccessDeniedError):
+        await bucket.exists("missing")
+    with pytest.raises(errors.AccessDeniedError):
+        await bucket.upload(b"x", "theirs")
