@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the time that hundreds of tests would spend waiting: a back-off from 50 ms instead of 250 ms on."""
-    monkeypatch.setattr("lsst_lfa.transfer.retry._FIRST_DELAY", 0.05)
+    """Spare the time that hundreds of tests would spend waiting: a back-off from 20 ms instead of 250 ms on."""
+    monkeypatch.setattr("lsst_lfa.transfer.retry._FIRST_DELAY", 0.02)
     monkeypatch.setattr("lsst_lfa.transport.AioSession", QuickSession)
     gc.freeze()  # each test collects what it has left, and need not look at all modules
 

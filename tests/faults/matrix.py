@@ -235,13 +235,14 @@ STATUSES = (
 
 
 _IMPATIENT = {"request_timeout": 0.3}
+_AT_MOST_TWICE = _IMPATIENT | {"attempts": 2}
 
 
 def _silent(name: str, where: tuple[Step, ...], action: Action) -> tuple[Row, Row]:
     return (
         Row(f"{name}, twice", where, action, times=2, config=_IMPATIENT),
         Row(f"{name}, always", where, action, GIVEN_UP, raises=errors.TransferTimeoutError, says="too long",
-            config=_IMPATIENT | {"attempts": 2}),
+            config=_AT_MOST_TWICE),
     )  # fmt: skip
 
 
@@ -256,9 +257,10 @@ SILENCES = (
     *_silent("sends a body below `min_rate`", DOWN, Drip(20_000)),
     Row("sends slowly, but above `min_rate`", (GET,), Drip(4_000_000), config=_IMPATIENT,
         remark="as slowly as the server"),
-    Row("accepts connections, and is silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_IMPATIENT,
+    Row("accepts connections, and is silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
     Row("does not answer to a connection (a firewall)", (PUT, GET, HEAD), host=UnansweringHost, within=GIVEN_UP,
+        config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
     Row("refuses connections", (PUT, GET, HEAD), host=RefusingHost, within=GIVEN_UP,
         raises=errors.UnreachableError, says="Connect"),

@@ -112,7 +112,7 @@ async def test_an_abort_that_fails_is_logged(tmp_path: Path, caplog: pytest.LogC
 
 async def test_an_abort_is_repeated_until_the_upload_is_gone(tmp_path: Path) -> None:
     # A part that was on its way when the upload was aborted brings it back, with some servers.
-    async with scene(tmp_path) as it:
+    async with scene(tmp_path, config=replace(CONFIG, cleanup_timeout=2)) as it:
 
         def bring_back(server: FaultyS3Server) -> None:
             upload_id = str(server.seen[-1].upload_id)
@@ -166,7 +166,7 @@ async def test_at_random_moments(tmp_path: Path, act: Callable[[Scene], Awaitabl
     dice = random.Random(4)
     async with scene(tmp_path) as it:
         whole = it.server.objects[BUCKET, KEY]
-        for _ in range(25):
+        for _ in range(15):
             it.counts.clear()
             it.expected = None
             it.destination.write_bytes(OLD)

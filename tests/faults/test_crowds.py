@@ -117,8 +117,11 @@ async def test_two_loops_in_two_threads(tmp_path: Path) -> None:
 
 FORK = """
 import asyncio, os, sys
+from tests.faults.quick import QuickSession
 from tests.faults.scene import BUCKET, KEY, LARGE
-from lsst_lfa import S3Session
+from lsst_lfa import S3Session, transport
+
+transport.AioSession = QuickSession
 
 session = S3Session(endpoint_url=sys.argv[1], access_key_id="id", secret_access_key="secret", region="us-east-1")
 bucket = session.bucket(BUCKET)
@@ -147,7 +150,7 @@ asyncio.run(forked())
 async def test_a_fork_after_use(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-X", "dev", "-c", FORK, it.server.endpoint_url,
+            sys.executable, "-W", "always::ResourceWarning", "-c", FORK, it.server.endpoint_url,
             stderr=asyncio.subprocess.PIPE, cwd=ROOT,
         )  # fmt: skip
         _, said = await process.communicate()
