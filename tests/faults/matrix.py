@@ -1,6 +1,6 @@
 """What the library guarantees when a server, or the way to it, fails: one table, which is a test and a part of README.
 
-``python -m tests.faults.matrix`` prints it as Markdown.
+See `test_matrix` and `readme`.
 """
 
 from __future__ import annotations
@@ -75,21 +75,6 @@ ALL = (*UP, *DOWN, *REST)
 BODIES_UP = (PUT, PART)
 SOME = (PUT, PART, GET, HEAD)
 
-_NAMES = {
-    ALL: "every request",
-    UP: "every request of `upload`",
-    DOWN: "`download`, `download_file`, `stream`",
-    (*UP, *DOWN): "every request of a transfer",
-    (*UP, *DOWN, LIST, DELETE, STALE): "every request but HEAD",
-    BODIES_UP: "`upload`, in one request or in parts",
-    SOME: "`upload`, `download`, `head`",
-    (*SOME, LIST): "`upload`, `download`, `head`, `list`",
-    (*SOME, COMPLETE): "`upload`, `download`, `head`",
-    (COMPLETE,): "`upload` in parts: complete",
-    (CREATE,): "`upload` in parts: begin",
-    (PART,): "`upload` in parts: a part",
-}
-
 
 @dataclass(frozen=True)
 class Within:
@@ -101,9 +86,8 @@ class Within:
 
 AT_ONCE = Within("at once", lambda _: 0)
 RETRIES = Within("the faults, and the pauses between", lambda config: config.retry_for + config.request_timeout)
-ONE_MORE = Within("`cleanup_timeout`", lambda config: config.cleanup_timeout)
 GIVEN_UP = Within(
-    "`retry_for + request_timeout`",
+    "`retry_for + request_timeout + cleanup_timeout`",
     lambda config: config.retry_for + config.request_timeout + config.cleanup_timeout,
 )
 CANCELLED = Within("`2 * cleanup_timeout`", lambda config: 2 * config.cleanup_timeout)
@@ -301,8 +285,8 @@ BREAKS = (
         raises=errors.DigestRefusedError, says="XAmzContentSHA256Mismatch"),
     Row("a bit flips on its way down, with `verify=True`", (GET, GET_FILE), Corrupt(100_000), AT_ONCE,
         nth=2, times=1, raises=errors.IntegrityError, says="not those", config={"verify": True}),
-    Row("Range is ignored, always", DOWN, IgnoreRange(), GIVEN_UP, raises=errors.ProtocolError, says="asked for"),
     Row("Range is ignored, once", DOWN, IgnoreRange(), nth=1),
+    Row("Range is ignored, always", DOWN, IgnoreRange(), GIVEN_UP, raises=errors.ProtocolError, says="asked for"),
     Row("wrong Content-Range, twice", DOWN, WrongContentRange(shift=1), times=2),
     Row("wrong Content-Range, always", DOWN, WrongContentRange(shift=1), GIVEN_UP,
         raises=errors.ProtocolError, says="asked for"),
@@ -327,8 +311,8 @@ ANSWERS = (
     Row("200 with an empty body, nothing was done, always", (CREATE, COMPLETE), Status(200), GIVEN_UP,
         raises=errors.ProtocolError, says="answer"),
     Row("200 with an empty body, but it was done", (COMPLETE,), Status(200, carry_out=True), remark="HEAD compares"),
-    Row("200 with a web page, twice", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE), times=2),
-    Row("200 with a web page, always (a captive portal)", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE),
+    Row("200 with a web page (a captive portal), twice", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE), times=2),
+    Row("200 with a web page (a captive portal), always", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE),
         GIVEN_UP, raises=errors.ProtocolError, says="answer"),
     Row("200 with garbage for a body, always", (CREATE, COMPLETE, LIST), Status(200, body=b"\0\1<<<garbage"),
         GIVEN_UP, raises=errors.UnavailableError, says="500", remark="that is what botocore makes of it"),
@@ -361,18 +345,3 @@ CANCELLATIONS = (
 )  # fmt: skip
 
 ROWS = (*STATUSES, *SILENCES, *BREAKS, *ANSWERS, *CANCELLATIONS)
-
-
-def markdown() -> str:
-    """Return the table as README shows it."""
-    lines = ["| Fault | In | What happens | Within |", "|---|---|---|---|"]
-    for row in ROWS:
-        outcome = "succeeds" if row.raises is None else f"`{row.raises.__name__}`"
-        outcome += f"; {row.remark}" if row.remark else ""
-        where = _NAMES.get(row.where) or ", ".join(step.words for step in row.where)
-        lines.append(f"| {row.fault} | {where} | {outcome} | {row.within.words} |")
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(markdown())  # noqa: T201 - what it is run for

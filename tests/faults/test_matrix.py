@@ -13,7 +13,8 @@ import pytest
 from lsst_lfa.errors import LfaError
 
 from .hosts import Trap
-from .matrix import LIST, ROWS, STALE, Row, Step, markdown
+from .matrix import LIST, ROWS, STALE, Row, Step
+from .readme import ELSEWHERE, markdown
 from .scene import BUCKET, CONFIG, KEY, Scene, scene
 
 if TYPE_CHECKING:
@@ -113,5 +114,11 @@ async def check_uploads(row: Row, it: Scene, log: str) -> None:
 def test_readme() -> None:
     text = README.read_text()
     begin, end = "<!-- faults:begin -->", "<!-- faults:end -->"
-    assert begin in text, "no table: see python -m tests.faults.matrix"
+    assert begin in text, "no table: see python -m tests.faults.readme"
     assert text.partition(begin)[2].partition(end)[0].strip() == markdown()
+
+
+def test_readme_speaks_of_tests_that_exist() -> None:
+    here = Path(__file__).parent
+    for module, name in (test.split(".") for line in ELSEWHERE for test in line.tests):
+        assert f"async def {name}(" in (here / f"{module}.py").read_text()

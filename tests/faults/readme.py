@@ -1,0 +1,142 @@
+"""The matrix as README shows it; ``python -m tests.faults.readme`` prints it."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from .matrix import (
+    ALL,
+    BODIES_UP,
+    COMPLETE,
+    CREATE,
+    DELETE,
+    DOWN,
+    GET,
+    HEAD,
+    LIST,
+    PART,
+    PUT,
+    ROWS,
+    SOME,
+    STALE,
+    UP,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .matrix import Row
+
+_NAMES = {
+    ALL: "every request",
+    UP: "every request of `upload`",
+    DOWN: "`download`, `download_file`, `stream`",
+    (*UP, *DOWN): "every request of a transfer",
+    (*UP, *DOWN, LIST, DELETE, STALE): "every request but HEAD",
+    BODIES_UP: "`upload`, in one request or in parts",
+    SOME: "`upload`, `download`, `head`",
+    (*SOME, LIST): "`upload`, `download`, `head`, `list`",
+    (*SOME, COMPLETE): "`upload`, `download`, `head`",
+    (*UP, *DOWN, HEAD, LIST, STALE): "every request but `delete`",
+    (PUT, PART, GET): "`upload`, `download`",
+    (COMPLETE,): "`upload` in parts: complete",
+    (CREATE,): "`upload` in parts: begin",
+    (PART,): "`upload` in parts: a part",
+}
+
+
+class Elsewhere(NamedTuple):
+    """A fault whose test is not a row of the matrix: in words, and the names of the tests."""
+
+    fault: str
+    where: str
+    outcome: str
+    within: str
+    tests: tuple[str, ...]
+
+
+_CANCELLED = "`2 * cleanup_timeout`"
+
+ELSEWHERE = (
+    Elsewhere("cancelled in the source, a thread, the disk's flush, or at any random moment", "every transfer",
+              "`CancelledError`; nothing is left", _CANCELLED,
+              ("test_cancellation.test_while_the_source_is_silent", "test_cancellation.test_at_random_moments",
+               "test_cancellation.test_while_a_thread_works_on_a_file")),
+    Elsewhere("cancelled again and again, also while it cleans up", "`upload` in parts",
+              "`CancelledError`; what could not be aborted is in the log", _CANCELLED,
+              ("test_cancellation.test_again_in_the_abort",)),
+    Elsewhere("the abort fails, always", "`upload` in parts", "the first error; the upload's id is in the log",
+              "`cleanup_timeout`", ("test_cancellation.test_an_abort_that_fails_is_logged",)),
+    Elsewhere("a part arrives after the abort", "`upload` in parts", "aborted again, until it is gone",
+              "`cleanup_timeout`", ("test_cancellation.test_an_abort_is_repeated_until_the_upload_is_gone",)),
+    Elsewhere("anything that takes longer than `deadline`", "every transfer", "`TransferTimeoutError`",
+              "`deadline + 2 * cleanup_timeout`", ("test_cancellation.test_a_deadline_bounds_the_whole_transfer",)),
+    Elsewhere("closed in mid-transfer", "every transfer", "`ClosedError`", "`2 * cleanup_timeout`",
+              ("test_crowds.test_closed_in_mid_transfer", "test_crowds.test_closed_in_mid_stream")),
+    Elsewhere("the source grows, shrinks, ends early or gives too much", "`upload`", "`SourceChangedError`", "at once",
+              ("test_sources.test_a_file_changes", "test_sources.test_a_file_object_fails")),
+    Elsewhere("the source is replaced by another file", "`upload` of a path", "succeeds, with the file that was opened",
+              "-", ("test_sources.test_a_file_is_replaced",)),
+    Elsewhere("the source raises, or gives something else than bytes", "`upload`", "its own error, or `TypeError`",
+              "at once", ("test_sources.test_a_file_object_fails", "test_sources.test_an_iterator_raises")),
+    Elsewhere("the disk is full or read-only, the folder missing, the destination a directory or a FIFO",
+              "`download_file`", "`OSError`; the destination is as it was", "at once",
+              ("test_disk.test_a_full_disk", "test_disk.test_a_limit", "test_disk.test_a_read_only_disk",
+               "test_disk.test_no_such_folder", "test_disk.test_the_destination_is_a_directory",
+               "test_disk.test_the_destination_is_a_fifo")),
+    Elsewhere("a key or a symbolic link leads out of the folder", "`download_file(into=...)`", "`ValueError`",
+              "at once", ("test_disk.test_a_key_is_led_out_of_the_folder", "test_disk.test_a_key_that_climbs")),
+    Elsewhere("the callback raises", "every transfer", "its own error; nothing is left", "at once",
+              ("test_callbacks.test_it_raises",)),
+    Elsewhere("the callback cancels its task", "every transfer", "`CancelledError`; nothing is left", _CANCELLED,
+              ("test_callbacks.test_it_cancels_its_own_task",)),
+    Elsewhere("the process is killed", "`upload`", "no object, or the whole; `abort_stale_uploads` finds the rest", "-",
+              ("test_kills.test_in_mid_upload",)),
+    Elsewhere("the process is killed", "`download_file`",
+              "the old file, or the whole new one; a `.lfa-*.part` file may lie beside it", "-",
+              ("test_kills.test_in_mid_download",)),
+    Elsewhere("1,000 transfers at once", "`upload`, `download`", "succeeds, over `max_connections`", "-",
+              ("test_crowds.test_a_thousand_uploads_and_downloads", "test_crowds.test_a_thousand_through_faults")),
+    Elsewhere("two uploads to one key", "`upload`", "succeeds; one of them, whole", "-",
+              ("test_crowds.test_two_uploads_to_one_key",)),
+    Elsewhere("used in another loop that runs", "everything", "`RuntimeError`", "at once",
+              ("test_crowds.test_two_loops_in_two_threads",)),
+    Elsewhere("the process forks after use", "everything", "succeeds, in both", "-",
+              ("test_crowds.test_a_fork_after_use",)),
+)  # fmt: skip
+
+_TIMES = ("once", "twice", "three times", "always")
+
+
+def _subject(row: Row) -> tuple[str, str]:
+    """Return what a row is about, and how often it happens if there is more than one answer to that."""
+    fault, comma, times = row.fault.rpartition(", ")
+    return (fault, times) if comma and times in _TIMES else (row.fault, "")
+
+
+def _outcome(row: Row) -> str:
+    outcome = "succeeds" if row.raises is None else f"`{row.raises.__name__}`"
+    return f"{outcome} ({row.remark})" if row.remark else outcome
+
+
+def _lines() -> Iterator[tuple[str, str, str, str]]:
+    """Iterate over the table's lines: what happens now and then, and what happens always, share one."""
+    for (fault, where), found in groupby(ROWS, lambda row: (_subject(row)[0], row.where)):
+        rows = list(found)
+        outcomes = [f"{_subject(row)[1]}: {_outcome(row)}".removeprefix(": ") for row in rows]
+        words = _NAMES.get(where) or ", ".join(dict.fromkeys(step.words for step in where))
+        yield fault, words, "; ".join(outcomes), rows[-1].within.words
+    for other in ELSEWHERE:
+        yield other[:4]
+
+
+def markdown() -> str:
+    """Return the table."""
+    lines = ["| Fault | In | What happens | Within |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(line)} |" for line in _lines()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())  # noqa: T201 - what it is run for
