@@ -5,31 +5,24 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from botocore.exceptions import BotoCoreError
 
-from . import fits, naming
-from .errors import (
-    BucketTakenError,
-    KeyNotFoundError,
-    LfaError,
-    ServiceError,
-    TransferTimeoutError,
-    UploadNotFoundError,
-)
+from . import fits, naming, objects
+from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
 from .mock import MockS3Server
+from .objects import ObjectInfo
 from .resource import service_resource
 from .session import S3Session
 from .transfer.diagnosis import Request, diagnose
 from .transfer.download import Version, download, stream
 from .transfer.progress import Progress
 from .transfer.requests import Requests
-from .transfer.sinks import FileSink, MemorySink
+from .transfer.sinks import FileSink, MemorySink, inside
 from .transfer.sources import open_source
 from .transfer.tasks import in_thread
 from .transfer.upload import upload
@@ -48,29 +41,6 @@ if TYPE_CHECKING:
     from .transfer.progress import Callback
 
 __all__ = ["AsyncS3Bucket", "ObjectInfo", "S3Bucket"]
-
-_BARE_ANSWERS = (400, 403, 404, 412)
-
-
-class ObjectInfo(NamedTuple):
-    """What a bucket tells of an object.
-
-    Attributes
-    ----------
-    key : `str`
-        Its key.
-    size : `int`
-        Bytes.
-    etag : `str`
-        Names this version of the content; without quotes.
-    last_modified : `datetime.datetime`
-        When it was stored, in UTC.
-    """
-
-    key: str
-    size: int
-    etag: str
-    last_modified: datetime
 
 
 class S3Bucket:
@@ -264,7 +234,7 @@ class S3Bucket:
             msg = "give either path or into"
             raise TypeError(msg)
         progress = Progress(callback)
-        target = Path(path) if path is not None else await in_thread(_inside, Path(into or ""), key)
+        target = Path(path) if path is not None else await in_thread(inside, Path(into or ""), key)
         sink = FileSink(target)
         async with self._requests("download", key, self._config.deadline) as requests:
             try:
@@ -313,16 +283,7 @@ class S3Bucket:
         """
         naming.check_key(key)
         async with self._requests("head", key) as requests:
-            try:
-                answer = await requests.call("head_object", key)
-            except ServiceError as error:
-                if error.response["ResponseMetadata"].get("HTTPStatusCode") not in _BARE_ANSWERS:
-                    raise
-                # The answer to HEAD has no body that would say what is wrong; that to GET has.
-                answer = await requests.call("get_object", key, Range="bytes=0-0")
-                answer["Body"].close()
-                answer = await requests.call("head_object", key)
-        return ObjectInfo(key, answer["ContentLength"], _bare(answer), answer["LastModified"])
+            return await objects.head(requests, key)
 
     async def exists(self, key: str) -> bool:
         """Return whether there is an object with this key.
@@ -345,15 +306,12 @@ class S3Bucket:
 
     async def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
-        more: dict[str, Any] = {}
-        while True:
+        token: str | None = ""
+        while token is not None:
             async with self._requests("list", None) as requests:
-                page = await requests.call("list_objects_v2", Prefix=prefix, **more)
-            for item in page.get("Contents", ()):
-                yield ObjectInfo(item["Key"], item["Size"], _bare(item), item["LastModified"])
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+                page, token = await objects.list_page(requests, prefix, token)
+            for item in page:
+                yield item
 
     async def check(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a health check's own bound
         """Make sure that the bucket can be reached and read, within ``timeout`` seconds.
@@ -419,23 +377,7 @@ class S3Bucket:
             If it belongs to somebody else.
         """
         async with self._requests("create", None) as requests:
-            await self._create_bucket(requests)
-
-    async def _create_bucket(self, requests: Requests) -> None:
-        region = requests.client.meta.region_name
-        on_aws = self._session.settings.endpoint_url is None and region != "us-east-1"
-        params: dict[str, Any] = {"CreateBucketConfiguration": {"LocationConstraint": region}} if on_aws else {}
-        try:
-            await requests.call("create_bucket", **params)
-        except ServiceError as error:
-            if error.response["Error"].get("Code") == "BucketAlreadyOwnedByYou":
-                return
-            if not isinstance(error, BucketTakenError):
-                raise
-            try:  # some servers do not say whose it is
-                await requests.call("head_bucket")
-            except ServiceError:
-                raise error from None
+            await objects.create_bucket(requests)
 
     async def abort_stale_uploads(self, older_than: float | timedelta) -> int:
         """Abort multipart uploads that were begun long ago and never ended.
@@ -454,22 +396,8 @@ class S3Bucket:
             Uploads aborted.
         """
         age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
-        count = 0
-        more: dict[str, Any] = {}
         async with self._requests("abort_stale_uploads", None) as requests:
-            while True:
-                page = await requests.call("list_multipart_uploads", **more)
-                limit = _server_time(page) - age
-                for item in page.get("Uploads", ()):
-                    if item["Initiated"] <= limit:
-                        try:
-                            await requests.call("abort_multipart_upload", item["Key"], UploadId=item["UploadId"])
-                        except UploadNotFoundError:  # ended meanwhile
-                            continue
-                        count += 1
-                if not page.get("IsTruncated"):
-                    return count
-                more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+            return await objects.abort_uploads(requests, age)
 
     # Life
 
@@ -505,7 +433,7 @@ class S3Bucket:
             async with asyncio.timeout(limit) as scope, self._session.connection() as connection:
                 requests = Requests(*connection, self.name, self._config)
                 if self._create:
-                    await self._create_bucket(requests)
+                    await objects.create_bucket(requests)
                     self._create = False
                 yield requests
         except LfaError:
@@ -567,25 +495,3 @@ class AsyncS3Bucket(S3Bucket):
     def make_key(salname: str, generator: str, date: Time | str) -> str:
         """Make the key of an item of data; see `lsst_lfa.naming.make_key`."""
         return naming.make_key(salname, generator, date)
-
-
-def _bare(answer: dict[str, Any]) -> str:
-    return str(answer.get("ETag", "")).strip('"')
-
-
-def _server_time(answer: dict[str, Any]) -> datetime:
-    """Return the server's time: ours may be off."""
-    date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
-    return parsedate_to_datetime(date) if date else datetime.now(UTC)
-
-
-def _inside(folder: Path, key: str) -> Path:
-    """Return the path that ``key`` has in ``folder``, with its folders made; it must not lead out."""
-    root = folder.resolve(strict=True)
-    target = root / key.lstrip("/")
-    parent = target.parent.resolve()
-    if not parent.is_relative_to(root):
-        msg = f"{key!r} would leave {folder}: a symbolic link leads out of it"
-        raise ValueError(msg)
-    parent.mkdir(parents=True, exist_ok=True)
-    return parent / target.name

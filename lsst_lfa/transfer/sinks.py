@@ -16,7 +16,7 @@ from .tasks import in_thread, uninterrupted
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSink", "MemorySink", "Sink", "Writer"]
+__all__ = ["FileSink", "MemorySink", "Sink", "Writer", "inside"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
 _GATHER = 1024 * 1024
@@ -197,3 +197,15 @@ def _write_all(fd: int, chunks: list[bytes], position: int) -> int:
             position += count
             view = view[count:]
     return position
+
+
+def inside(folder: Path, key: str) -> Path:
+    """Return the path that ``key`` has in ``folder``, with its folders made; it must not lead out."""
+    root = folder.resolve(strict=True)
+    target = root / key.lstrip("/")
+    parent = target.parent.resolve()
+    if not parent.is_relative_to(root):
+        msg = f"{key!r} would leave {folder}: a symbolic link leads out of it"
+        raise ValueError(msg)
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent / target.name

@@ -8,7 +8,7 @@ from botocore.loaders import create_loader
 _loader = create_loader()
 
 
-class QuickSession(AioSession):  # type: ignore[misc]
+class QuickSession(AioSession):
     """Shares what botocore reads from its data files: 0.1 s for each client."""
 
     def __init__(self) -> None:

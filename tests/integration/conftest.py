@@ -90,7 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def wanted(item: pytest.Item) -> bool:
         servers = item.get_closest_marker("servers")
         schemes = item.get_closest_marker("schemes")
-        scheme = item.callspec.params.get("service") if isinstance(item, pytest.Function) and item.callspec else None
+        callspec = getattr(item, "callspec", None)  # only parametrised tests have one
+        scheme = callspec.params.get("service") if callspec is not None else None
         return (servers is None or name in servers.args) and (schemes is None or scheme in schemes.args)
 
     for item in items:
