@@ -141,6 +141,8 @@ def _nothing_blocks() -> Iterator[None]:
         for function in blockbuster.functions.values():
             # Synchronous by contract.
             function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+            # In a thread, which has a loop of its own.
+            function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
         yield
 
 
