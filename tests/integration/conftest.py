@@ -19,6 +19,8 @@ from tests.servers import CertificateAuthority, Credentials
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from blockbuster import BlockBuster
+
     from lsst_lfa import AsyncS3Bucket
     from tests.servers import S3Server
 
@@ -135,15 +137,17 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_blocks() -> Iterator[None]:
+def nothing_blocks() -> Iterator[BlockBuster]:
     """Fail a test in which the library makes a blocking call on the event loop."""
     with blockbuster_ctx("lsst_lfa") as blockbuster:
         for function in blockbuster.functions.values():
             # Synchronous by contract.
             function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+            # Coverage's own, when a thread begins.
+            function.can_block_in("coverage/collector.py", {"lock_data"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
-        yield
+        yield blockbuster
 
 
 @pytest.fixture(scope="session")
