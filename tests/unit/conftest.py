@@ -21,6 +21,10 @@ def _nothing_blocks() -> Iterator[None]:
             # Synchronous by contract: the mock behind `domock`, and boto3's resource.
             function.can_block_in("lsst_lfa/mock.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"})
             function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+            # In a thread, which has a loop of its own.
+            function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
+            # Coverage's own, when a thread begins.
+            function.can_block_in("coverage/collector.py", {"lock_data"})
         yield
 
 

@@ -370,7 +370,12 @@ async def test_leaving_async_with_waits_for_the_thread() -> None:
     assert not accepts(address(server))
 
 
+def mock_threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("MockS3Server")}
+
+
 async def test_cancelled_start_leaves_no_server() -> None:
+    others = mock_threads()
     server = MockS3Server()
     task = asyncio.create_task(server.__aenter__())
     await asyncio.sleep(0)
@@ -378,8 +383,11 @@ async def test_cancelled_start_leaves_no_server() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not server.running
-    await asyncio.to_thread(time.sleep, 0.2)  # for the thread that was starting it
-    assert "MockS3Server" not in "".join(t.name for t in threading.enumerate())
+    await asyncio.sleep(0.2)  # for the thread that was starting it
+    deadline = time.monotonic() + 5
+    while mock_threads() - others and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    assert mock_threads() <= others
 
 
 def test_dropped_server_stops_by_itself() -> None:

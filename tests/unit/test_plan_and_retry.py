@@ -128,7 +128,7 @@ def answer(status: int, code: str) -> ClientError:
         (503, "SlowDown", errors.UnavailableError, True),
         (429, "429", errors.UnavailableError, True),
         (408, "408", errors.UnavailableError, True),
-        (400, "RequestTimeout", errors.ServiceError, True),
+        (400, "RequestTimeout", errors.UnavailableError, True),
         (400, "BadDigest", errors.DigestRefusedError, True),
         (400, "InvalidArgument", errors.ServiceError, False),
         (501, "NotImplemented", errors.ServiceError, False),
