@@ -13,6 +13,7 @@ import botocore.auth
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
+from botocore.exceptions import NoCredentialsError
 from botocore.handlers import add_expect_header, validate_bucket_name
 
 from . import errors
@@ -125,9 +126,9 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     session.warm_up_loader_caches("s3")
     config = AioConfig(http_session_cls=HttpSession, **aws_config(settings, session))
     arguments = settings.client_arguments(session) | {"config": config}
-    if settings.access_key_id is None:
-        # Its providers read files where they run; the session keeps what they find.
-        asyncio.run(session.get_credentials())
+    # Providers of credentials read files where they run; the session keeps what they find.
+    if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
+        raise NoCredentialsError
     return session, arguments
 
 

@@ -19,8 +19,6 @@ from tests.servers import CertificateAuthority, Credentials
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from blockbuster import BlockBuster
-
     from lsst_lfa import AsyncS3Bucket
     from tests.servers import S3Server
 
@@ -137,7 +135,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_blocks() -> Iterator[BlockBuster]:
+def _nothing_blocks() -> Iterator[None]:
     """Fail a test in which the library makes a blocking call on the event loop."""
     with blockbuster_ctx("lsst_lfa") as blockbuster:
         for function in blockbuster.functions.values():
@@ -147,7 +145,7 @@ def nothing_blocks() -> Iterator[BlockBuster]:
             function.can_block_in("coverage/collector.py", {"lock_data"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
-        yield blockbuster
+        yield
 
 
 @pytest.fixture(scope="session")
