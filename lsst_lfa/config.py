@@ -49,6 +49,9 @@ class TransferConfig:
         ``request_timeout`` has passed.
     attempts : `int`
         How often a request is tried. Progress starts the count anew.
+    retry_delay : `float`
+        Seconds to wait before the second attempt; they double with each
+        failure, up to 5 s, and up to half of them is left to chance.
     retry_for : `float`
         Seconds without progress after which a failing request is not tried
         again.
@@ -74,6 +77,7 @@ class TransferConfig:
     request_timeout: float = 10.0
     min_rate: int = 32 * 1024
     attempts: int = 8
+    retry_delay: float = 0.25
     retry_for: float = 20.0
     deadline: float | None = None
     cleanup_timeout: float = 2.0
@@ -87,7 +91,7 @@ class TransferConfig:
         )
         for name in ("range_size", "chunk_size", "max_concurrency", "min_rate", "attempts"):
             self._require(getattr(self, name) >= 1, name, "1 or more")
-        for name in ("connect_timeout", "request_timeout", "retry_for", "cleanup_timeout"):
+        for name in ("connect_timeout", "request_timeout", "retry_delay", "retry_for", "cleanup_timeout"):
             self._require(0 < getattr(self, name) < math.inf, name, "a finite number of seconds above 0")
         self._require(self.deadline is None or self.deadline > 0, "deadline", "None, or seconds above 0")
         self._require(self.integrity in ("sha256", "md5"), "integrity", '"sha256" or "md5"')

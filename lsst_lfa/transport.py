@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import botocore
 import botocore.auth
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import NoCredentialsError
 from botocore.handlers import add_expect_header, validate_bucket_name
+from botocore.loaders import create_loader
 
 from . import errors
 from .naming import is_tenant
@@ -90,7 +93,8 @@ def aws_config(settings: Settings, session: BotoSession) -> dict[str, Any]:
         "read_timeout": settings.request_timeout,
         "max_pool_connections": settings.max_connections,
         "tcp_keepalive": True,
-        "user_agent_extra": "lsst_lfa",
+        # As it is: botocore would put a long one together for each request.
+        "user_agent": f"lsst_lfa botocore/{botocore.__version__}",
     }
     if settings.endpoint_url is not None:
         config["s3"] = {"addressing_style": "path"}
@@ -123,13 +127,21 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     """Read what a client needs from disk: botocore's models, configuration, credentials."""
     session = AioSession()
     settings.configure(session)
+    session.register_component("data_loader", _data_loader(session.get_config_variable("data_path")))
     session.warm_up_loader_caches("s3")
-    config = AioConfig(http_session_cls=HttpSession, **aws_config(settings, session))
+    # How long an answer may take is bounded by us, for each attempt: see `retry.Pace`.
+    config = AioConfig(http_session_cls=HttpSession, **aws_config(settings, session) | {"read_timeout": None})
     arguments = settings.client_arguments(session) | {"config": config}
     # Providers of credentials read files where they run; the session keeps what they find.
     if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
         raise NoCredentialsError
     return session, arguments
+
+
+@functools.cache
+def _data_loader(path: str | None) -> Any:
+    """Return what reads botocore's models, and keeps them: 0.1 s for the first session only."""
+    return create_loader(path)
 
 
 def adapt(client: Any) -> None:
@@ -268,6 +280,8 @@ class _Slices:
         if self._taken:
             self._on_sent(self._taken)
             self._taken = 0
+            # A socket that takes all at once would let nobody else have the loop.
+            await asyncio.sleep(0)
         piece = next(self._slices, None)
         if piece is None:
             raise StopAsyncIteration

@@ -17,17 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Pace", "Retries", "back_off"]
 
-_FIRST_DELAY = 0.25
 _LONGEST_DELAY = 5.0
 
 
-def back_off(failures: int, spread: float) -> float:
+def back_off(first: float, failures: int, spread: float) -> float:
     """Seconds to wait after so many failures in a row.
 
-    Doubles from 0.25 s to 5 s; ``spread``, from 0 to 1, takes up to half of
+    Doubles from ``first`` to 5 s; ``spread``, from 0 to 1, takes up to half of
     it off, so that many clients do not come back together.
     """
-    longest: float = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** (failures - 1))
+    longest: float = min(_LONGEST_DELAY, first * 2.0 ** (failures - 1))
     return longest * (1 - spread / 2)
 
 
@@ -51,7 +50,8 @@ class Retries:
         self._idle += pace.idle
         if not is_transient(error) or self._failures >= self._config.attempts:
             return None
-        delay = max(back_off(self._failures, random.random()), _retry_after(error))  # noqa: S311 - not a secret
+        delay = back_off(self._config.retry_delay, self._failures, random.random())  # noqa: S311 - not a secret
+        delay = max(delay, _retry_after(error))
         self._idle += delay
         return delay if self._idle < self._config.retry_for else None
 
@@ -80,39 +80,49 @@ class Pace:
     """
 
     def __init__(self, config: TransferConfig, patience: float = 0.0) -> None:
+        self._loop = asyncio.get_running_loop()
         self._min_rate = config.min_rate
         self._patience = config.request_timeout + patience
-        self._scope = asyncio.timeout(self._patience)
-        self._time = asyncio.get_running_loop().time
-        self._start = self._last = self._time()
+        self._scope = asyncio.timeout(None)
+        self._start = self._last = self._loop.time()
         self._moved = 0
         self._kept = 0
 
     @property
     def idle(self) -> float:
         """Seconds since bytes moved last."""
-        return self._time() - self._last
+        return self._loop.time() - self._last
 
     @property
     def gained(self) -> bool:
         """Whether bytes came that need not come again, and fast enough."""
-        return 0 < self._kept >= self._min_rate * (self._time() - self._start - self._patience)
+        return 0 < self._kept >= self._min_rate * (self._loop.time() - self._start - self._patience)
 
     def moved(self, count: int, *, keep: bool = False) -> None:
         """Note that ``count`` bytes moved; ``keep`` if a retry goes on after them."""
         self._moved += count
         self._kept += count if keep else 0
-        self._last = self._time()
-        if not self._scope.expired():
-            slowest = self._start + self._moved / self._min_rate
-            self._scope.reschedule(self._patience + min(self._last, slowest))
+        self._last = self._loop.time()
+
+    def _watch(self) -> None:
+        """End the attempt, or look again when it could be too slow at the earliest.
+
+        One timer for many chunks: to move it with each would cost more than noting the time.
+        """
+        limit = self._patience + min(self._last, self._start + self._moved / self._min_rate)
+        if limit <= self._loop.time():
+            self._scope.reschedule(limit)
+        else:
+            self._timer = self._loop.call_at(limit, self._watch)
 
     async def __aenter__(self) -> Self:
-        self._start = self._last = self._time()
+        self._start = self._last = self._loop.time()
         await self._scope.__aenter__()
+        self._watch()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._timer.cancel()
         await self._scope.__aexit__(kind, error, trace)

@@ -218,7 +218,7 @@ STATUSES = (
 )
 
 
-_IMPATIENT = {"request_timeout": 0.3}
+_IMPATIENT = {"request_timeout": 0.6}
 _AT_MOST_TWICE = _IMPATIENT | {"attempts": 2}
 
 

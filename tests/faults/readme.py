@@ -139,4 +139,4 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
-    print(markdown())  # noqa: T201 - what it is run for
+    print(markdown())

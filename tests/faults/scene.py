@@ -46,6 +46,7 @@ CONFIG = TransferConfig(
     request_timeout=2,
     min_rate=256 * 1024,
     attempts=4,
+    retry_delay=0.02,
     retry_for=3,
     cleanup_timeout=0.6,
 )

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Act = Callable[[Scene], Awaitable[None]]
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 TRANSFERS = pytest.mark.parametrize(
     "act", [users.upload, users.upload_in_parts, users.download, users.download_file], ids=lambda act: act.__name__
 )

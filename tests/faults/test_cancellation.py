@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from . import FaultyS3Server
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 SOON = 5.0
 """Seconds after which a cancelled transfer must have ended; the machine may be busy."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from .scene import Scene
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 COUNT = 1000
 PATIENT = replace(CONFIG, request_timeout=30, retry_for=60)
 ROOT = Path(__file__).parents[2]
@@ -117,11 +115,8 @@ async def test_two_loops_in_two_threads(tmp_path: Path) -> None:
 
 FORK = """
 import asyncio, os, sys
-from tests.faults.quick import QuickSession
 from tests.faults.scene import BUCKET, KEY, LARGE
-from lsst_lfa import S3Session, transport
-
-transport.AioSession = QuickSession
+from lsst_lfa import S3Session
 
 session = S3Session(endpoint_url=sys.argv[1], access_key_id="id", secret_access_key="secret", region="us-east-1")
 bucket = session.bucket(BUCKET)

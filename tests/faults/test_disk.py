@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:

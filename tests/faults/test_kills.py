@@ -14,15 +14,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from . import Drip, Fault, Sip
 from .scene import BUCKET, KEY, LARGE, OLD, scene
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-pytestmark = pytest.mark.usefixtures("quick")
 
 KILLS = int(os.environ.get("LSST_LFA_KILLS", "10"))
 ROOT = Path(__file__).parents[2]
@@ -30,11 +26,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, os, sys
 from pathlib import Path
-from lsst_lfa import S3Session, transport
-from tests.faults.quick import QuickSession
+from lsst_lfa import S3Session
 from tests.faults.scene import BUCKET, CONFIG, KEY, LARGE
-
-transport.AioSession = QuickSession
 
 async def work(verb, url, argument):
     session = S3Session(

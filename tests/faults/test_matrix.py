@@ -26,9 +26,6 @@ NOISE = 4.0
 README = Path(__file__).parents[2] / "README.md"
 
 
-pytestmark = pytest.mark.usefixtures("quick")
-
-
 def cases() -> Iterator[Any]:
     for row in ROWS:
         for step in row.where:

@@ -20,8 +20,6 @@ from .scene import BUCKET, CONFIG, KEY, LARGE, nothing_left
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 CANARIES = ("CANARY-secret-key", "CANARY-session-token", "CANARY-password", "CANARY-user")
 OURS = "lsst_lfa"
 IMPATIENT = replace(CONFIG, request_timeout=0.3, attempts=2)

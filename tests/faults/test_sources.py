@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("quick")
-
 PARTS = LARGE * 2
 """10.5 MiB: when the upload is begun, most of it has not been read."""
 

@@ -71,10 +71,10 @@ def test_an_unsound_content_range_is_none(value: str | None) -> None:
 
 @given(failures=st.integers(1, 50), spread=st.floats(0, 1))
 def test_back_off_doubles_up_to_five_seconds(failures: int, spread: float) -> None:
-    assert 0.125 <= back_off(failures, spread) <= 5
-    assert back_off(1, 0) == 0.25
-    assert back_off(3, 0) == 1.0
-    assert back_off(3, 1) == 0.5
+    assert 0.125 <= back_off(0.25, failures, spread) <= 5
+    assert back_off(0.25, 1, 0) == 0.25
+    assert back_off(0.25, 3, 0) == 1.0
+    assert back_off(0.25, 3, 1) == 0.5
 
 
 @pytest.mark.parametrize(
