@@ -54,6 +54,7 @@ class MemorySink:
     def __init__(self) -> None:
         self.file = io.BytesIO()
         self._view = memoryview(b"")
+        self._writers: list[_MemoryWriter] = []
 
     def open(self, size: int) -> None:
         self.close()
@@ -64,14 +65,19 @@ class MemorySink:
         self._view = self.file.getbuffer()
 
     def writer(self, start: int) -> Writer:
-        return _MemoryWriter(self._view[start:])
+        writer = _MemoryWriter(self._view[start:])
+        self._writers.append(writer)
+        return writer
 
     def read(self, start: int, count: int) -> memoryview:
         """Return bytes that were written."""
         return self._view[start : start + count]
 
     def close(self) -> None:
-        """Give the buffer free: a BytesIO cannot be resized while it is viewed."""
+        """Give the buffer free: a BytesIO can be neither resized nor closed while it is viewed."""
+        for writer in self._writers:
+            writer.release()
+        self._writers.clear()
         self._view.release()
 
 
@@ -86,6 +92,9 @@ class _MemoryWriter:
         self._position = stop
 
     async def flush(self) -> None:
+        self.release()
+
+    def release(self) -> None:
         self._view.release()
 
 

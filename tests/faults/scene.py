@@ -153,6 +153,7 @@ async def nothing_left() -> AsyncIterator[None]:
 
     What else would leave a ResourceWarning is collected here, so that it is the right test that fails.
     """
+    gc.freeze()  # or each collection would look at all modules again
     before, tasks = descriptors(), asyncio.all_tasks()
     yield
     for _ in range(100):  # closed sockets are given back by the loop a moment later
