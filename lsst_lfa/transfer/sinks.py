@@ -9,8 +9,6 @@ import secrets
 import stat
 from typing import TYPE_CHECKING, Protocol
 
-import aiofiles.os
-
 from .tasks import in_thread, uninterrupted
 
 if TYPE_CHECKING:
@@ -125,7 +123,7 @@ class FileSink:
             something else than a regular file.
         """
         try:
-            status = await aiofiles.os.stat(self._path)
+            status = await in_thread(self._path.stat)
         except FileNotFoundError:
             pass
         else:
