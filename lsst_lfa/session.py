@@ -192,7 +192,8 @@ class S3Session:
         lease, self._lease = self._lease, None
         if lease is not None:
             self._finalizer.detach()
-            _held.discard(lease)
+            if lease.pid == os.getpid():  # else the parent's client, which is not ours to drop
+                _held.discard(lease)
         return lease
 
     async def aclose(self) -> None:
@@ -276,7 +277,9 @@ class _Lease:
 
     def abandon(self) -> None:
         """Close a dropped session's client, from whatever thread drops it."""
-        if self.pid != os.getpid() or self.loop.is_closed():
+        if self.pid != os.getpid():
+            return
+        if self.loop.is_closed():
             _held.discard(self)
         else:
             with suppress(RuntimeError):  # closed at this moment
