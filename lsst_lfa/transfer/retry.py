@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from lsst_lfa.errors import LfaError, ServiceError
@@ -11,6 +12,7 @@ from lsst_lfa.errors import LfaError, ServiceError
 from .diagnosis import is_transient
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from lsst_lfa.config import TransferConfig
@@ -103,6 +105,18 @@ class Pace:
         self._moved += count
         self._kept += count if keep else 0
         self._last = self._loop.time()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let the block take its time: what it waits for is not the server."""
+        self._timer.cancel()
+        before = self._loop.time()
+        try:
+            yield
+        finally:
+            self._last = self._loop.time()
+            self._start += self._last - before
+            self._watch()
 
     def _watch(self) -> None:
         """End the attempt, or look again when it could be too slow at the earliest.

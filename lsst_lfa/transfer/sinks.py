@@ -7,6 +7,7 @@ import io
 import os
 import secrets
 import stat
+from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from .tasks import in_thread, uninterrupted
@@ -14,20 +15,20 @@ from .tasks import in_thread, uninterrupted
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["FileSink", "MemorySink", "Sink", "Writer", "inside"]
+__all__ = ["FileSink", "MemorySink", "Pieces", "Sink", "Writer", "inside"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
 _GATHER = 1024 * 1024
 
 
 class Writer(Protocol):
-    """Writes one range, from its start to its end."""
+    """Takes one range, from its start to its end."""
 
-    async def write(self, data: bytes) -> None:
-        """Take the next bytes of the range."""
+    def room(self, position: int) -> memoryview:
+        """Return where the bytes from ``position`` on belong: room for one at least."""
 
-    async def flush(self) -> None:
-        """Wait until all bytes taken are in their place."""
+    async def filled(self, position: int) -> None:
+        """Take note that the bytes before ``position`` are in their room."""
 
 
 class Sink(Protocol):
@@ -36,8 +37,8 @@ class Sink(Protocol):
     def open(self, size: int) -> None:
         """Make room for ``size`` bytes; what was there before is forgotten."""
 
-    def writer(self, start: int) -> Writer:
-        """Return a writer that begins at byte ``start``."""
+    def writer(self, start: int, stop: int) -> Writer:
+        """Return a writer of bytes ``start`` to ``stop``."""
 
 
 class MemorySink:
@@ -52,20 +53,13 @@ class MemorySink:
     def __init__(self) -> None:
         self.file = io.BytesIO()
         self._view = memoryview(b"")
-        self._writers: list[_MemoryWriter] = []
 
     def open(self, size: int) -> None:
         self.close()
-        # CPython gets `bytes(n)` zeroed from the system, page by page, when
-        # they are first written; a BytesIO that owns them alone is written in
-        # place. So nothing is zeroed, grown or copied on the event loop.
-        self.file = io.BytesIO(bytes(size))
-        self._view = self.file.getbuffer()
+        self.file, self._view = _untouched(size)
 
-    def writer(self, start: int) -> Writer:
-        writer = _MemoryWriter(self._view[start:])
-        self._writers.append(writer)
-        return writer
+    def writer(self, start: int, stop: int) -> Writer:  # noqa: ARG002 - a part of the whole is as good as any
+        return _MemoryWriter(self._view, stop)
 
     def read(self, start: int, count: int) -> memoryview:
         """Return bytes that were written."""
@@ -73,27 +67,59 @@ class MemorySink:
 
     def close(self) -> None:
         """Give the buffer free: a BytesIO can be neither resized nor closed while it is viewed."""
-        for writer in self._writers:
-            writer.release()
-        self._writers.clear()
         self._view.release()
+
+
+def _untouched(size: int) -> tuple[io.BytesIO, memoryview]:
+    """Return a BytesIO of ``size`` bytes that are no memory yet, and the view to write them by.
+
+    CPython gets ``bytes(size)`` zeroed from the system, page by page, when they
+    are first written; a BytesIO that owns them alone is written in place. So
+    nothing is zeroed, grown or copied on the event loop.
+    """
+    file = io.BytesIO(bytes(size))
+    return file, file.getbuffer()
 
 
 class _MemoryWriter:
-    def __init__(self, view: memoryview) -> None:
+    def __init__(self, view: memoryview, stop: int) -> None:
         self._view = view
-        self._position = 0
+        self._stop = stop
 
-    async def write(self, data: bytes) -> None:
-        stop = self._position + len(data)
-        self._view[self._position : stop] = data
-        self._position = stop
+    def room(self, position: int) -> memoryview:
+        return self._view[position : self._stop]
 
-    async def flush(self) -> None:
-        self.release()
+    async def filled(self, position: int) -> None:  # noqa: ARG002 - they are in their place already
+        return None
 
-    def release(self) -> None:
-        self._view.release()
+
+class Pieces:
+    """Pieces of a range as ``bytes``, in order.
+
+    Attributes
+    ----------
+    items : `collections.deque` of `bytes`
+        The pieces that are complete.
+    """
+
+    def __init__(self) -> None:
+        self.items: deque[bytes] = deque()
+        self._start = self._stop = self._end = 0
+
+    def writer(self, start: int, stop: int) -> Writer:
+        self._start = self._stop = start
+        self._end = stop
+        return self
+
+    def room(self, position: int) -> memoryview:
+        if position == self._stop:
+            self._start, self._stop = position, min(position + _GATHER, self._end)
+            self._file = _untouched(self._stop - self._start)[0]
+        return self._file.getbuffer()[position - self._start :]
+
+    async def filled(self, position: int) -> None:
+        if position == self._stop:
+            self.items.append(self._file.getvalue())
 
 
 class FileSink:
@@ -142,8 +168,8 @@ class FileSink:
     def open(self, size: int) -> None:
         """Do nothing: the file grows as it is written."""
 
-    def writer(self, start: int) -> Writer:
-        return _FileWriter(self._fd, start)
+    def writer(self, start: int, stop: int) -> Writer:
+        return _FileWriter(self._fd, start, stop)
 
     def read(self, start: int, count: int) -> bytes:
         """Return bytes that were written."""
@@ -178,32 +204,27 @@ class FileSink:
 
 
 class _FileWriter:
-    def __init__(self, fd: int, position: int) -> None:
+    def __init__(self, fd: int, start: int, stop: int) -> None:
         self._fd = fd
-        self._position = position
-        self._chunks: list[bytes] = []
-        self._gathered = 0
+        self._start = start
+        self._stop = stop
+        self._gathered = memoryview(bytearray(min(_GATHER, stop - start)))
 
-    async def write(self, data: bytes) -> None:
-        self._chunks.append(data)
-        self._gathered += len(data)
-        if self._gathered >= _GATHER:
-            await self.flush()
+    def room(self, position: int) -> memoryview:
+        return self._gathered[position - self._start : self._stop - self._start]
 
-    async def flush(self) -> None:
-        if self._chunks:
-            chunks, self._chunks, self._gathered = self._chunks, [], 0
-            self._position = await in_thread(_write_all, self._fd, chunks, self._position)
+    async def filled(self, position: int) -> None:
+        count = position - self._start
+        if count == len(self._gathered) or position == self._stop:
+            await in_thread(_write_all, self._fd, self._gathered[:count], self._start)
+            self._start = position
 
 
-def _write_all(fd: int, chunks: list[bytes], position: int) -> int:
-    for chunk in chunks:
-        view = memoryview(chunk)
-        while view:
-            count = os.pwrite(fd, view, position)
-            position += count
-            view = view[count:]
-    return position
+def _write_all(fd: int, view: memoryview, position: int) -> None:
+    while view:
+        count = os.pwrite(fd, view, position)
+        position += count
+        view = view[count:]
 
 
 def inside(folder: Path, key: str) -> Path:

@@ -28,7 +28,7 @@ __all__ = ["upload"]
 log = logging.getLogger(__name__)
 
 # Below this a digest takes less time than a thread.
-_HASH_INLINE = 16 * 1024
+_HASH_INLINE = 128 * 1024
 # A server joins the parts when the upload is completed: seconds for each.
 _PATIENCE_PER_PART = 0.05
 
