@@ -258,7 +258,7 @@ class S3Bucket:
     def stream(self, key: str) -> AsyncGenerator[bytes, None]:
         """Iterate over an object's bytes, in order.
 
-        Reads ahead by at most ``max_concurrency`` ranges of ``range_size``
+        Reads ahead by at most ``max_concurrency`` ranges of ``part_size``
         bytes. Close it (`contextlib.aclosing`) if you leave it early.
 
         Yields

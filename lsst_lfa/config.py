@@ -27,7 +27,9 @@ class TransferConfig:
         parts. At most ``max_concurrency * part_size``, since so much is held
         in memory before the choice can be made.
     range_size : `int`
-        Bytes that one request of a parallel download asks for.
+        Bytes that one request of a parallel download asks for at most. They
+        go straight to their place, so they take up no memory of their own;
+        but a stream, and the first request, asks for ``part_size`` at most.
     chunk_size : `int`
         Bytes handed to the network at a time.
     max_concurrency : `int`
@@ -66,9 +68,9 @@ class TransferConfig:
         If a value is outside its bounds.
     """
 
-    part_size: int = 8 * MiB
-    multipart_threshold: int = 8 * MiB
-    range_size: int = 8 * MiB
+    part_size: int = 16 * MiB
+    multipart_threshold: int = 16 * MiB
+    range_size: int = 64 * MiB
     chunk_size: int = MiB // 4
     max_concurrency: int = 4
     integrity: Integrity = "sha256"

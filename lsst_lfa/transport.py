@@ -243,14 +243,14 @@ class Body:
 
     def digest(self, *, md5: bool) -> None:
         """Compute what the signature needs. Call it in a thread: it takes a while."""
-        sha256 = hashlib.sha256()
-        content_md5 = hashlib.md5(usedforsecurity=False) if md5 else None
-        for piece in self._slices():
-            sha256.update(piece)
-            if content_md5 is not None:
-                content_md5.update(piece)
+        # Each view as a whole: between two of them the thread would want the interpreter's lock again.
+        sha256, content_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        for view in self._views:
+            sha256.update(view)
+            if md5:
+                content_md5.update(view)
         self.sha256 = sha256.hexdigest()
-        if content_md5 is not None:
+        if md5:
             self.md5 = base64.b64encode(content_md5.digest()).decode()
 
     def _slices(self) -> Iterator[memoryview]:

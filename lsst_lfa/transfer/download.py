@@ -167,11 +167,13 @@ async def _fetch_all(requests: Requests, version: Version, sink: Sink) -> None:
 
     async with task_group() as group:
         await free.acquire()
-        group.create_task(fetch(0, config.range_size, open_sink))
+        first = min(config.range_size, config.part_size)
+        group.create_task(fetch(0, first, open_sink))
         await version.known.wait()
-        for start, stop in ranges(config.range_size, version.size, config.range_size):
+        for start, stop in ranges(first, version.size, config.range_size, config.max_concurrency):
             await free.acquire()
             group.create_task(fetch(start, stop, sink.writer))
+            await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
 
 
 async def stream(
@@ -191,10 +193,11 @@ async def stream(
         return pieces.items
 
     # Owned here: whatever ends the generator, they are cancelled and awaited.
-    tasks = deque([asyncio.create_task(fetch(0, config.range_size))])
+    step = min(config.range_size, config.part_size)
+    tasks = deque([asyncio.create_task(fetch(0, step))])
     try:
         await asyncio.wait(tasks)
-        rest = ranges(config.range_size, version.size, config.range_size)
+        rest = ranges(step, version.size, step, 1)
         while tasks:
             while len(tasks) <= config.max_concurrency and (following := next(rest, None)) is not None:
                 tasks.append(asyncio.create_task(fetch(*following)))

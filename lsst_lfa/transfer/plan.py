@@ -65,10 +65,19 @@ def _too_large(size: int | None) -> str:
     return f"{what} would not fit in one S3 object (at most 5 TiB in 10,000 parts)"
 
 
-def ranges(start: int, size: int, range_size: int) -> Iterator[tuple[int, int]]:
-    """Cut bytes ``start`` to ``size`` into ranges of ``range_size``."""
-    for begin in range(start, size, range_size):
-        yield begin, min(begin + range_size, size)
+def ranges(first: int, size: int, most: int, together: int) -> Iterator[tuple[int, int]]:
+    """Cut bytes ``first`` to ``size`` into few ranges of about the same length.
+
+    So many that ``together`` of them can be under way, and more where one
+    would be longer than ``most``; but none need be shorter than ``first``,
+    but for the last.
+    """
+    left = size - first
+    if left > 0:
+        count = max(together, -(-left // most))
+        step = max(-(-left // count), min(first, most), 1)
+        for start in range(first, size, step):
+            yield start, min(start + step, size)
 
 
 def parse_content_range(value: str | None) -> ByteRange | None:

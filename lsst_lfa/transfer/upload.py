@@ -163,6 +163,7 @@ class _Multipart:
                 self._size += _size(part)
                 self._etags.append("")
                 group.create_task(send(len(self._etags), part))
+                await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
 
             while first:
                 await start(first.pop(0))

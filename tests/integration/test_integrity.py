@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     Noisy = Callable[..., AbstractAsyncContextManager[tuple[Proxy, S3Session]]]
 
+PART = TransferConfig().part_size
 KEY = "key"
 # The mock verifies nothing that it is sent.
 VERIFYING = pytest.mark.servers("seaweedfs", "ceph")
@@ -176,7 +177,7 @@ async def test_download_is_verified(service: Service, name: str, noisy: Noisy, t
     data = sample(size)
     async with service.session() as session:
         await session.bucket(name).upload(data, KEY)
-    flips = [Flip(f"GET /{name}/{KEY}", 999, "response", nth=nth) for nth in (1, size // (8 * MiB) + 2)]
+    flips = [Flip(f"GET /{name}/{KEY}", 999, "response", nth=nth) for nth in (1, 1 + -(-size // PART))]
     async with noisy(*flips, verify=True) as (proxy, session):
         bucket = session.bucket(name)
         with pytest.raises(errors.IntegrityError, match=f"s3://{name}/{KEY}"):

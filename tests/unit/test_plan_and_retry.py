@@ -57,10 +57,25 @@ def test_more_than_5_tib_is_refused_at_once() -> None:
         part_sizes(MAX_OBJECT_SIZE + 1, 8 * MiB)
 
 
-@given(start=st.integers(0, 1000), size=st.integers(0, 1000), step=st.integers(1, 100))
-def test_ranges_cover_everything_once(start: int, size: int, step: int) -> None:
-    covered = list(itertools.chain.from_iterable(range(*found) for found in ranges(start, size, step)))
-    assert covered == list(range(start, size))
+@given(first=st.integers(0, 100), size=st.integers(0, 1000), most=st.integers(1, 100), together=st.integers(1, 8))
+def test_ranges_cover_everything_once(first: int, size: int, most: int, together: int) -> None:
+    found = list(ranges(first, size, most, together))
+    assert list(itertools.chain.from_iterable(range(*each) for each in found)) == list(range(first, size))
+    assert all(stop - start <= most for start, stop in found)
+
+
+@pytest.mark.parametrize(
+    ("size", "lengths"),
+    [
+        (10, []),
+        (30, [10, 10]),  # none shorter than the first
+        (90, [20, 20, 20, 20]),  # all under way together
+        (410, [50] * 8),  # none longer than the most
+        (411, [45] * 8 + [41]),
+    ],
+)
+def test_ranges_are_few_and_about_the_same(size: int, lengths: list[int]) -> None:
+    assert [stop - start for start, stop in ranges(10, size, 50, 4)] == lengths
 
 
 @pytest.mark.parametrize("value", [None, "", "bytes 0-9/*", "bytes 5-4/10", "bytes 0-10/10", "items 0-1/2"])
@@ -82,7 +97,7 @@ def test_back_off_doubles_up_to_five_seconds(failures: int, spread: float) -> No
     [
         {"part_size": 5 * MiB - 1},
         {"part_size": 6 * 1024 * MiB},
-        {"multipart_threshold": 33 * MiB},
+        {"multipart_threshold": 65 * MiB},
         {"multipart_threshold": -1},
         {"range_size": 0},
         {"chunk_size": 0},
@@ -100,7 +115,7 @@ def test_a_bad_configuration_is_refused(options: dict[str, Any]) -> None:
 
 
 def test_a_configuration_shows_what_was_changed() -> None:
-    assert repr(TransferConfig(part_size=16 * MiB)) == "TransferConfig(part_size=16777216)"
+    assert repr(TransferConfig(part_size=8 * MiB)) == "TransferConfig(part_size=8388608)"
 
 
 def answer(status: int, code: str) -> ClientError:
