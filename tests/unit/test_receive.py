@@ -1,0 +1,176 @@
+"""Bodies are received in place, by whatever loop, with TLS and without."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+import trustme
+import uvloop
+
+from lsst_lfa.transfer.receive import Incoming
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+SIZE = 3_000_001
+DATA = bytes(range(251)) * (SIZE // 251 + 1)
+
+
+@dataclass
+class Server:
+    """Answers each request with ``head``, the data, and then waits for the next one, or closes."""
+
+    tls: bool
+    head: str = f"Content-Length: {SIZE}\r\n"
+    body: bytes = DATA[:SIZE]
+    close: bool = False
+    connections: int = 0
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(f"HTTP/1.1 200 OK\r\n{self.head}\r\n".encode() + self.body)
+                await writer.drain()
+                if self.close:
+                    break
+        except (asyncio.IncompleteReadError, ConnectionError):
+            self.gone.set()
+        writer.close()
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[Callable[[], Coroutine[Any, Any, aiohttp.ClientResponse]]]:
+        """Yield a function that asks for the body."""
+        serving = trusting = None
+        if self.tls:
+            authority = trustme.CA()
+            serving, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+            authority.issue_cert("127.0.0.1").configure_cert(serving)
+            authority.configure_trust(trusting)
+        server = await asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=serving)
+        host, port = server.sockets[0].getsockname()
+        url = f"{'https' if self.tls else 'http'}://{host}:{port}/"
+        async with server, aiohttp.ClientSession() as session:
+            yield lambda: session.get(url, ssl=trusting or True)
+
+
+class Place:
+    """Where a body goes, and how much of it came."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(SIZE)
+        self.count = 0
+
+    def moved(self, count: int) -> None:
+        assert count > 0
+        self.count += count
+
+    async def take(self, response: aiohttp.ClientResponse, step: int = SIZE) -> None:
+        body = Incoming(response, SIZE, self.moved)
+        try:
+            for start in range(0, SIZE, step):
+                with memoryview(self.bytes)[start : start + step] as view:
+                    await body.fill(view)
+        finally:
+            body.close()
+
+    def check(self) -> None:
+        """Assert that what was counted is in its place, and that nobody views it any more."""
+        assert self.bytes[: self.count] == DATA[: self.count]
+        assert not any(self.bytes[self.count :])
+        self.bytes.clear()
+
+
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def tls(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=[asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner.run
+
+
+Run = Any
+
+
+@pytest.mark.parametrize("step", [SIZE, 1_000_000, 300_000])
+def test_a_body_fills_its_place_and_the_connection_is_used_again(run: Run, tls: bool, step: int) -> None:
+    async def main() -> None:
+        server = Server(tls)
+        async with server.client() as get:
+            for _ in range(3):
+                place = Place()
+                await place.take(await get(), step)
+                assert place.count == SIZE
+                place.check()
+        assert server.connections == 1
+
+    run(main())
+
+
+def test_a_body_that_ends_early_is_kept_up_to_there(run: Run, tls: bool) -> None:
+    async def main() -> None:
+        async with Server(tls, body=DATA[:2_000_000], close=True).client() as get:
+            place = Place()
+            with pytest.raises(aiohttp.ClientPayloadError):
+                await place.take(await get())
+            assert place.count == 2_000_000
+            place.check()
+
+    run(main())
+
+
+def test_a_chunked_body_is_left_to_the_parser(run: Run, tls: bool) -> None:
+    async def main() -> None:
+        chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (SIZE, DATA[:SIZE])
+        server = Server(tls, "Transfer-Encoding: chunked\r\n", chunked)
+        async with server.client() as get:
+            for _ in range(2):
+                place = Place()
+                await place.take(await get())
+                assert place.count == SIZE
+                place.check()
+
+    run(main())
+
+
+def test_a_receiver_that_is_cancelled_lets_go_of_all(run: Run, tls: bool) -> None:
+    async def main() -> None:
+        server = Server(tls, body=DATA[:1_000_000])
+        async with server.client() as get:
+            place = Place()
+            task = asyncio.create_task(place.take(await get()))
+            while place.count < 1_000_000:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            place.check()
+            await asyncio.wait_for(server.gone.wait(), 10)
+
+    run(main())
+
+
+def test_what_comes_late_does_not_end_a_pause(run: Run, tls: bool) -> None:
+    async def main() -> None:
+        async with Server(tls).client() as get:
+            place = Place()
+            body = Incoming(await get(), SIZE, place.moved)
+            await body.fill(memoryview(place.bytes)[:1_000_000])
+            await asyncio.sleep(0.1)  # the rest has arrived, and has no place yet
+            assert place.count == 1_000_000
+            await body.fill(memoryview(place.bytes)[1_000_000:])
+            body.close()
+            assert place.count == SIZE
+            place.check()
+
+    run(main())
