@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from .instruments import IterationTimer, cpu_time, forget_peak, memory, watch
+from .limits import LIMITS
 from .peers import PEERS, open_peer
 from .target import LARGE, SMALL_SIZE, Job, payload
 
@@ -41,6 +42,8 @@ async def warm_up(peer: Transfers, size: int = _WARM_UP) -> None:
 
 async def measure(job: Job, timer: IterationTimer) -> Measures:
     """Carry out a job on this loop, whose selector is ``timer``."""
+    if job.case in LIMITS:
+        return await LIMITS[job.case](job, timer)
     async with open_peer(job.peer, job.target, job.config) as peer:
         await warm_up(peer, SMALL_SIZE)
         if job.case in LARGE:

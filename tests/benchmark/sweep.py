@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 MiB = 2**20
 _VALUES = {
-    "part_size": [size * MiB for size in (5, 8, 16, 32, 64)],
-    "range_size": [size * MiB for size in (4, 8, 16, 32, 64)],
+    "part_size": [size * MiB for size in (5, 8, 16, 32)],
+    "range_size": [size * MiB for size in (8, 16, 32, 64, 128)],
     "max_concurrency": [1, 2, 3, 4, 6, 8, 12],
     "chunk_size": [MiB // 16, MiB // 8, MiB // 4, MiB // 2, MiB, 2 * MiB],
 }
