@@ -28,4 +28,7 @@ def service_resource(settings: Settings) -> Any:
     config = Config(**aws_config(settings, session) | {"retries": {"mode": "standard"}})
     resource = boto3.Session(botocore_session=session).resource(config=config, **arguments)
     adapt(resource.meta.client)
+    # boto3 has added its own folder of models, as it does each time.
+    paths = session.get_component("data_loader").search_paths
+    paths[:] = dict.fromkeys(paths)
     return resource

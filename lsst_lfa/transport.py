@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import functools
 import hashlib
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import botocore
 import botocore.auth
 from aiobotocore.config import AioConfig
+from aiobotocore.hooks import AioHierarchicalEmitter
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore.exceptions import NoCredentialsError
@@ -28,6 +30,7 @@ from . import errors
 from .naming import is_tenant
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     import aiohttp
@@ -67,6 +70,7 @@ class Settings:
             session.get_component("config_store").set_config_provider("profile", _Nothing())
         elif self.profile is not None:
             session.set_config_variable("profile", self.profile)
+        session.register_component("data_loader", _data_loader(session.get_config_variable("data_path")))
 
     def client_arguments(self, session: BotoSession) -> dict[str, Any]:
         """Return the arguments of ``create_client``, but for ``config``."""
@@ -130,13 +134,13 @@ async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
 
 def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     """Read what a client needs from disk: botocore's models, configuration, credentials."""
-    session = AioSession()
+    session = AioSession(event_hooks=copy.copy(_builtin_handlers()), include_builtin_handlers=False)
     settings.configure(session)
-    session.register_component("data_loader", _data_loader(session.get_config_variable("data_path")))
     session.warm_up_loader_caches("s3")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
     # How long an answer may take is bounded by us, for each attempt: see `retry.Pace`.
-    config = AioConfig(http_session_cls=HttpSession, **aws_config(settings, session) | {"read_timeout": None})
+    http_session_cls = PlainHttpSession if (settings.endpoint_url or "").startswith("http:") else HttpSession
+    config = AioConfig(http_session_cls=http_session_cls, **aws_config(settings, session) | {"read_timeout": None})
     arguments = settings.client_arguments(session) | {"config": config}
     # Providers of credentials read files where they run; the session keeps what they find.
     if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
@@ -156,8 +160,16 @@ def _parse_time(text: Any) -> datetime:
 
 @functools.cache
 def _data_loader(path: str | None) -> Any:
-    """Return what reads botocore's models, and keeps them: 0.1 s for the first session only."""
+    """Return what reads botocore's models, and keeps them: 0.1 s for the first session only, boto3's too."""
     return create_loader(path)
+
+
+@functools.cache
+def _builtin_handlers() -> AioHierarchicalEmitter:
+    """Return botocore's own handlers of events: 10 ms for the first session only, the others take a copy."""
+    emitter = AioHierarchicalEmitter()
+    AioSession(event_hooks=emitter)
+    return emitter
 
 
 def adapt(client: Any) -> None:
@@ -194,6 +206,17 @@ class HttpSession(AIOHTTPSession):
 
     async def _get_session(self, proxy_url: str | None) -> Any:
         return _Direct(await super()._get_session(proxy_url))
+
+
+class PlainHttpSession(HttpSession):
+    """The same for http, where there is no certificate to verify: to read the authorities takes 30 ms."""
+
+    def _build_ssl_contexts(self, proxy_url: str | None) -> tuple[ssl.SSLContext, ssl.SSLContext | None]:
+        if proxy_url is None:
+            # It trusts nobody, should https ever come to it.
+            return self._get_ssl_context(), None
+        contexts: tuple[ssl.SSLContext, ssl.SSLContext | None] = super()._build_ssl_contexts(proxy_url)
+        return contexts
 
 
 class _Direct:
