@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .actions import Action
     from .scene import Scene
 
-SECONDS = float(os.environ.get("LSST_LFA_SOAK", "4"))
+SECONDS = float(os.environ.get("LSST_LFA_SOAK", "2"))
 WORKERS = 6
 ACTIONS: tuple[Action, ...] = (
     Status(500),

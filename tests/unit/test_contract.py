@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MiB = 1024 * 1024
-LARGE = os.urandom(17 * MiB + 3)
+LARGE = os.urandom(9 * MiB + 3)
 
 
 # Construction

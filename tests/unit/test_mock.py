@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 MiB = 1 << 20
 
+# One for all: it keeps what botocore reads from its data files, half a second for each client.
+_session = get_session()
+
 
 @pytest.fixture
 def server() -> Iterator[MockS3Server]:
@@ -43,10 +46,11 @@ async def client_of(server: MockS3Server) -> AsyncIterator[Any]:
         retries={"total_max_attempts": 1},
         request_checksum_calculation="when_required",
     )
-    async with get_session().create_client(
+    async with _session.create_client(
         "s3",
         region_name="us-east-1",
         endpoint_url=server.endpoint_url,
+        verify=False,  # there is nothing to verify, and to read the authorities takes a while
         aws_access_key_id=server.access_key_id,
         aws_secret_access_key=server.secret_access_key,
         config=config,
@@ -331,17 +335,19 @@ def test_stopped_server_cannot_be_started_again() -> None:
 
 
 async def test_stop_returns_at_once_in_a_coroutine() -> None:
-    elapsed = []
-    for _ in range(3):  # the best counts: a machine with other work may hold us itself
-        async with MockS3Server() as server:
+    async def seconds() -> float:
+        async with MockS3Server() as server, client_of(server) as client:
             server.create_bucket("bucket")
-            async with client_of(server) as client:
-                for number in range(20):
-                    await client.put_object(Bucket="bucket", Key=str(number), Body=b"1")
+            for number in range(20):
+                await client.put_object(Bucket="bucket", Key=str(number), Body=b"1")
             started = time.perf_counter()
             server.stop()
-            elapsed.append(time.perf_counter() - started)
-    assert min(elapsed) < 0.05
+            return time.perf_counter() - started
+
+    for _ in range(3):  # the best counts: a machine with other work may hold us itself
+        if (elapsed := await seconds()) < 0.05:
+            return
+    pytest.fail(f"{elapsed} s")
 
 
 def test_stop_cuts_a_connection_in_use(server: MockS3Server) -> None:
@@ -444,21 +450,25 @@ assert threads and threading.main_thread() not in threads
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("end", ["", "del server; gc.collect()", "server.stop()"])
-def test_server_that_is_left_running_makes_no_noise(end: str) -> None:
-    code = f"""
+def test_server_that_is_left_running_makes_no_noise() -> None:
+    code = """
 import gc, http.client
 from lsst_lfa.mock import MockS3Server
-server = MockS3Server()
-server.start()
-server.create_bucket("bucket")
-for size in (10, 6 << 20):
-    host = server.endpoint_url.removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=10)
-    connection.request("PUT", f"/bucket/{{size}}", body=bytes(size))
-    assert connection.getresponse().status == 200
-    connection.close()
-{end}
+def use():
+    server = MockS3Server()
+    server.start()
+    server.create_bucket("bucket")
+    for size in (10, 6 << 20):
+        host = server.endpoint_url.removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=10)
+        connection.request("PUT", f"/bucket/{size}", body=bytes(size))
+        assert connection.getresponse().status == 200
+        connection.close()
+    return server
+use()
+gc.collect()
+use().stop()
+left = use()
 """
     done = run(code, "-X", "dev", "-W", "error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

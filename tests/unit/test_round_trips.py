@@ -22,9 +22,7 @@ MiB = 1024 * 1024
 PART = 5 * MiB
 THRESHOLD = 6 * MiB
 CONFIG = TransferConfig(part_size=PART, multipart_threshold=THRESHOLD, range_size=4 * MiB + 1, max_concurrency=3)
-SIZES = sorted(
-    {0, 1, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART, 3 * PART + 1}
-)
+SIZES = sorted({0, 1, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 1})
 DATA = os.urandom(max(SIZES))
 
 
