@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from .wire import CHUNK, Connection, Listener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Iterator
 
     from .wire import Head
@@ -90,6 +91,8 @@ class Proxy(Listener):
         The real server.
     *tampers : Tamper
         What to do.
+    tls : ssl.SSLContext, optional
+        Serve https, and end it here.
 
     Attributes
     ----------
@@ -99,8 +102,8 @@ class Proxy(Listener):
         First lines of all the requests.
     """
 
-    def __init__(self, endpoint_url: str, *tampers: Tamper) -> None:
-        super().__init__()
+    def __init__(self, endpoint_url: str, *tampers: Tamper, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
         url = urlsplit(endpoint_url)
         self._target = (url.hostname or "", url.port or 80)
         self._tampers: list[tuple[Tamper, Iterator[int]]] = [(tamper, itertools.count(1)) for tamper in tampers]

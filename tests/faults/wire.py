@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -97,7 +98,7 @@ class Connection:
             if len(self._ahead) > HEAD_LIMIT:
                 msg = f"No {mark!r} in {len(self._ahead)} bytes."
                 raise ValueError(msg)
-            chunk = await self._loop.sock_recv(self._socket, HEAD_CHUNK)
+            chunk = await self._receive(HEAD_CHUNK)
             if not chunk and self._ahead:
                 msg = f"Closed after {len(self._ahead)} bytes, in mid-head."
                 raise ConnectionResetError(msg)
@@ -110,10 +111,13 @@ class Connection:
         """Read between one and `limit` bytes, or none if the other side has closed."""
         if self._ahead:
             return self._take(limit)
-        chunk = await self._loop.sock_recv(self._socket, min(limit, CHUNK))
+        chunk = await self._receive(min(limit, CHUNK))
         # The loop's calls return at once while there is something to read: let others have their turn.
         await asyncio.sleep(0)
         return chunk
+
+    async def _receive(self, limit: int) -> bytes:
+        return await self._loop.sock_recv(self._socket, limit)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Send all of it."""
@@ -148,6 +152,46 @@ class Connection:
         return taken
 
 
+class TlsConnection(Connection):
+    """An accepted connection with TLS. The handshake is part of the first read; one that fails is a ConnectionError.
+
+    Parameters
+    ----------
+    sock : socket.socket
+        Connected; owned from here on.
+    context : ssl.SSLContext
+        Has the certificate to show.
+    """
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        super().__init__(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+
+    async def _receive(self, limit: int) -> bytes:
+        while True:
+            try:
+                return self._tls.read(limit)
+            except ssl.SSLWantReadError:
+                # Our part of the handshake.
+                await super().write(self._outgoing.read())
+            except ssl.SSLZeroReturnError:
+                return b""
+            except ssl.SSLError as error:
+                raise ConnectionAbortedError(*error.args) from error
+            sealed = await super()._receive(CHUNK)
+            if not sealed:
+                return b""
+            self._incoming.write(sealed)
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Send all of it."""
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view) :]
+        await super().write(self._outgoing.read())
+
+
 class Listener:
     """Accepts on a free port of 127.0.0.1 and runs one task per connection, until the context ends.
 
@@ -159,10 +203,13 @@ class Listener:
     receive_buffer : int, optional
         Bytes that the system may hold per connection, unread (SO_RCVBUF; Linux doubles it). By default some
         megabytes, which a client may send to a server that has stopped reading before it notices anything.
+    tls : ssl.SSLContext, optional
+        Serve https, with the certificate that it has.
     """
 
-    def __init__(self, *, receive_buffer: int | None = None) -> None:
+    def __init__(self, *, receive_buffer: int | None = None, tls: ssl.SSLContext | None = None) -> None:
         self.connections_made = 0
+        self._tls = tls
         self._receive_buffer = receive_buffer
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[Exception] = []
@@ -173,8 +220,8 @@ class Listener:
 
     @property
     def endpoint_url(self) -> str:
-        """Where it listens, as ``http://127.0.0.1:port``."""
-        return f"http://127.0.0.1:{self.port}"
+        """Where it listens, as ``http://127.0.0.1:port``; ``https`` with TLS."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def open_connections(self) -> int:
@@ -217,7 +264,7 @@ class Listener:
             self._stop_listening()
             return
         self.connections_made += 1
-        connection = Connection(accepted)
+        connection = TlsConnection(accepted, self._tls) if self._tls else Connection(accepted)
         task = self._loop.create_task(self.serve(connection))
         self._tasks.add(task)
         # In a callback and not in the task, whose body never runs if it is cancelled before its first step.

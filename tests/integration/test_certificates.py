@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, errors
-from tests.servers import NginxProxy
+from tests.faults.proxy import Proxy
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Service
-    from tests.servers import CertificateAuthority
+    from tests.servers import CertificateAuthority, TlsFiles
 
 pytestmark = [pytest.mark.servers("seaweedfs", "ceph"), pytest.mark.schemes("https")]
 
@@ -46,13 +46,13 @@ SAID = {"expired": "certificate has expired", "wrong_host": "IP address mismatch
 
 
 @pytest.mark.parametrize("fault", SAID)
-async def test_bad_certificate(
-    service: Service, name: str, authority: CertificateAuthority, tmp_path: Path, fault: str
-) -> None:
-    with NginxProxy(tmp_path / "nginx", service.server, tls=getattr(authority, fault)()) as proxy:
-        url = proxy.https_endpoint_url
-        async with service.session(endpoint_url=url, verify=authority.ca_file) as session:
-            await refused(session.bucket(name), str(url), SAID[fault])
+async def test_bad_certificate(service: Service, name: str, authority: CertificateAuthority, fault: str) -> None:
+    tls: TlsFiles = getattr(authority, fault)()
+    async with Proxy(service.server.endpoint_url, tls=tls.context()) as proxy:
+        async with service.session(endpoint_url=proxy.endpoint_url, verify=authority.ca_file) as session:
+            await refused(session.bucket(name), proxy.endpoint_url, SAID[fault])
+        assert proxy.connections_made
+        assert proxy.lines == []
 
 
 async def test_private_authority_by_argument(service: Service, name: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Service
     from tests.servers import CertificateAuthority, S3Server
 
-pytestmark = pytest.mark.servers("seaweedfs", "ceph")
+pytestmark = pytest.mark.servers("ceph")
 
 KEY = "Test:1/a +ü.fits"
 CAP = 16 * MiB

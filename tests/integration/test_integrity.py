@@ -1,7 +1,7 @@
 """A bit that flips on its way never goes unnoticed.
 
-Over https it flips behind the ingress that ends TLS, on the way to the server. Where TLS protects the bytes, it
-breaks the connection.
+Over https it flips behind a proxy that ends TLS, on the way to the server. Where TLS protects the bytes, it breaks the
+connection.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 import io
 import math
 import socket
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,7 +20,6 @@ from lsst_lfa import TransferConfig, errors
 from tests.faults.proxy import Flip, Proxy
 from tests.faults.wire import Connection, Listener
 from tests.integration.samples import MiB, sample
-from tests.servers import NginxProxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from lsst_lfa import S3Session
     from tests.faults.proxy import Tamper
     from tests.integration.conftest import Service
-    from tests.servers import CertificateAuthority, S3Server
+    from tests.servers import CertificateAuthority
 
     Noisy = Callable[..., AbstractAsyncContextManager[tuple[Proxy, S3Session]]]
 
@@ -47,38 +46,20 @@ def integrity(service: Service) -> str:
 
 
 @pytest.fixture
-def noisy(service: Service, authority: CertificateAuthority, tmp_path: Path, integrity: str) -> Noisy:
+def noisy(service: Service, authority: CertificateAuthority, integrity: str) -> Noisy:
     """Return a function that opens a session whose bytes may be damaged."""
+    tls = authority.valid().context() if service.scheme == "https" else None
 
     @asynccontextmanager
     async def connect(*tampers: Tamper, **limits: Any) -> AsyncIterator[tuple[Proxy, S3Session]]:
         config = TransferConfig(**{"integrity": integrity} | limits)
-        async with AsyncExitStack() as stack:
-            proxy = await stack.enter_async_context(Proxy(service.server.endpoint_url, *tampers))
-            options: dict[str, Any] = {"endpoint_url": proxy.endpoint_url}
-            if service.scheme == "https":
-                ingress = NginxProxy(
-                    tmp_path / "nginx", cast("S3Server", _Behind(proxy, service)), tls=authority.valid()
-                )
-                # The proxy runs in this loop.
-                await asyncio.to_thread(ingress.start)
-                stack.push_async_callback(asyncio.to_thread, ingress.stop)
-                options = {"endpoint_url": ingress.https_endpoint_url, "verify": authority.ca_file}
-                proxy.lines.clear()
-            session = await stack.enter_async_context(service.session(config=config, **options))
+        async with (
+            Proxy(service.server.endpoint_url, *tampers, tls=tls) as proxy,
+            service.session(endpoint_url=proxy.endpoint_url, verify=authority.ca_file, config=config) as session,
+        ):
             yield proxy, session
 
     return connect
-
-
-class _Behind:
-    """What nginx has to know of the server behind it."""
-
-    def __init__(self, proxy: Proxy, service: Service) -> None:
-        self.endpoint_url = proxy.endpoint_url
-        self.version = service.server.version
-        self.access_key_id = service.server.access_key_id
-        self.secret_access_key = service.server.secret_access_key
 
 
 class _Wire(Listener):

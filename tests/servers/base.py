@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -11,7 +12,7 @@ from .client import Credentials, plain_client
 from .ready import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -53,9 +54,6 @@ class S3Server(ABC):
     name: ClassVar[str]
     """Short name, as in a test's id."""
 
-    _probe_https: ClassVar[bool] = True
-    """Whether `start` asks over https, if there is https."""
-
     endpoint_url: str
     https_endpoint_url: str | None = None
     access_key_id: str = "testaccess"
@@ -67,6 +65,8 @@ class S3Server(ABC):
         self.folder = folder
         self.tls = tls
         self.ca_file = str(tls.ca) if tls else None
+        # In the order in which they were started. The last one answers S3 requests; all of them must run meanwhile.
+        self._daemons: list[Daemon] = []
 
     def __enter__(self) -> Self:
         self.start()
@@ -85,35 +85,39 @@ class S3Server(ABC):
         ServerStartError
             If it does not come up; the message has the end of its log.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._start()
-            self._await(self._exercise, self.version, https=self._probe_https and self.tls is not None)
+            self._prepare()
+            self.restart()
         except BaseException:
             self.stop()
             raise
 
-    @abstractmethod
-    def _start(self) -> None:
-        """Start what there is to start; `start` does the waiting."""
-
-    @abstractmethod
     def stop(self) -> None:
         """Stop the server and remove its data. No effect if it does not run."""
-
-    def _daemons(self) -> Sequence[Daemon]:
-        """Return the processes that must run while the server does."""
-        return ()
+        while self._daemons:
+            self.kill()
+        shutil.rmtree(self._data, ignore_errors=True)
 
     def kill(self) -> None:
         """End the process that answers S3 requests, as ``kill -9`` does. The data stay."""
-        message = f"{self.name} cannot be killed"
-        raise NotImplementedError(message)
+        self._daemons.pop().kill()
 
     def restart(self) -> None:
         """Start what `kill` has ended, on the same ports, and return when it answers."""
-        message = f"{self.name} cannot be restarted"
-        raise NotImplementedError(message)
+        self._serve()
+        self._await(self._exercise, self.version, https=self.tls is not None)
+
+    @property
+    def _data(self) -> Path:
+        return self.folder / "data"
+
+    def _prepare(self) -> None:
+        """Prepare what must be there before the process that answers S3 requests."""
+        self._data.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def _serve(self) -> None:
+        """Start what answers S3 requests, without waiting for it."""
 
     def add_user(self, uid: str, tenant: str | None = None) -> Credentials:
         """Make one more user, to whom nothing of the first user's is open.
@@ -173,7 +177,7 @@ class S3Server(ABC):
             return True
 
         try:
-            wait_until(works, what, seconds=START_TIMEOUT, daemons=self._daemons())
+            wait_until(works, what, seconds=START_TIMEOUT, daemons=self._daemons)
         finally:
             client.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import subprocess
 import uuid
 from typing import TYPE_CHECKING
@@ -62,8 +61,6 @@ class CephServer(S3Server):
         self.endpoint_url = f"http://127.0.0.1:{self._ports[0]}"
         if tls is not None:
             self.https_endpoint_url = f"https://127.0.0.1:{self._ports[1]}"
-        self._cluster: list[Daemon] = []
-        self._gateway: Daemon | None = None
 
     def _write_configuration(self) -> None:
         """Write ceph.conf."""
@@ -97,45 +94,25 @@ class CephServer(S3Server):
         """Run one of Ceph's tools."""
         self._finish(self._spawn(program, *arguments))
 
-    def _start(self) -> None:
+    def _prepare(self) -> None:
+        super()._prepare()
         for name in ("mon", "osd", "rgw"):
-            (self.folder / "data" / name).mkdir(parents=True, exist_ok=True)
+            (self._data / name).mkdir(exist_ok=True)
         self._write_configuration()
         disk = str(uuid.uuid4())
         making_disk = self._spawn("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk, "--no-mon-config")
-        monmap = str(self.folder / "data" / "monmap")
+        monmap = str(self._data / "monmap")
         address = f"[v2:127.0.0.1:{self._ports[2]}]"
         self._run("monmaptool", "--create", "--fsid", self._fsid, "--addv", "a", address, monmap)
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap)
-        self._cluster.append(self._spawn("ceph-mon", "-f", "-i", "a"))
+        self._daemons.append(self._spawn("ceph-mon", "-f", "-i", "a"))
         self._run("ceph", "--connect-timeout", "30", "osd", "new", disk, "0")
         self._finish(making_disk)
-        self._cluster.append(self._spawn("ceph-osd", "-f", "-i", "0"))
+        self._daemons.append(self._spawn("ceph-osd", "-f", "-i", "0"))
         self._make_user("test", Credentials(self.access_key_id, self.secret_access_key))
-        self._gateway = self._spawn("radosgw", "-f", "-n", "client.rgw.a")
 
-    def _daemons(self) -> list[Daemon]:
-        return [*self._cluster, *([self._gateway] if self._gateway else [])]
-
-    def stop(self) -> None:
-        """Stop the gateway and the cluster, and remove the data. No effect if they do not run."""
-        self.kill()
-        for daemon in self._cluster:
-            daemon.kill()
-        self._cluster.clear()
-        shutil.rmtree(self.folder / "data", ignore_errors=True)
-
-    def kill(self) -> None:
-        """End the gateway, as ``kill -9`` does. The cluster runs on."""
-        if self._gateway is not None:
-            self._gateway.kill()
-            self._gateway = None
-
-    def restart(self) -> None:
-        """Start what `kill` has ended, on the same ports, and return when it answers."""
-        self.kill()
-        self._gateway = self._spawn("radosgw", "-f", "-n", "client.rgw.a")
-        self._await(lambda client: client.list_buckets(), self.version)
+    def _serve(self) -> None:
+        self._daemons.append(self._spawn("radosgw", "-f", "-n", "client.rgw.a"))
 
     def _make_user(self, uid: str, credentials: Credentials, tenant: str | None = None) -> None:
         """Make a user with given keys."""

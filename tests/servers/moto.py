@@ -11,8 +11,6 @@ from .base import S3Server
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .tls import TlsFiles
-
 __all__ = ["MotoServer"]
 
 
@@ -23,21 +21,16 @@ class MotoServer(S3Server):
     ----------
     folder : `~pathlib.Path`
         Not used: the mock keeps everything in memory.
-    tls : `TlsFiles`, optional
-        Not supported, and a ValueError if given; an `NginxProxy` in front of the mock serves https.
     """
 
     name = "moto"
 
-    def __init__(self, folder: Path, *, tls: TlsFiles | None = None) -> None:
-        super().__init__(folder, tls=tls)
-        if tls is not None:
-            message = "the mock serves no https: put an NginxProxy in front of it"
-            raise ValueError(message)
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
         self.version = f"moto {version('moto')}"
         self._running = ExitStack()
 
-    def _start(self) -> None:
+    def _serve(self) -> None:
         # Imported here: tests against a real server need no mock, which takes half a second to import.
         from lsst_lfa.mock import MockS3Server
 
@@ -49,3 +42,4 @@ class MotoServer(S3Server):
     def stop(self) -> None:
         """Stop the mock and forget its data. No effect if it does not run."""
         self._running.close()
+        super().stop()

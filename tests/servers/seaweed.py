@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -51,7 +50,6 @@ class SeaweedServer(S3Server):
         if tls is not None:
             self.https_endpoint_url = f"https://127.0.0.1:{self._ports[1]}"
         self._identities = [self._identity(Credentials(self.access_key_id, self.secret_access_key), "test", _RIGHTS)]
-        self._daemon: Daemon | None = None
 
     @staticmethod
     def _identity(credentials: Credentials, uid: str, rights: tuple[str, ...]) -> dict[str, Any]:
@@ -102,30 +100,13 @@ class SeaweedServer(S3Server):
             options |= {"s3.port.https": https, "s3.cert.file": self.tls.cert, "s3.key.file": self.tls.key}
         return ["-logdir=logs", "server", *(f"-{name}={value}" for name, value in options.items())]
 
-    def _start(self) -> None:
-        for name in ("data", "logs"):
-            (self.folder / name).mkdir(exist_ok=True)
+    def _prepare(self) -> None:
+        super()._prepare()
+        (self.folder / "logs").mkdir(exist_ok=True)
         self._write_identities()
-        self._daemon = Daemon([self._weed, *self._arguments()], self.folder)
 
-    def _daemons(self) -> list[Daemon]:
-        return [self._daemon] if self._daemon else []
-
-    def stop(self) -> None:
-        """Stop the server and remove its data. No effect if it does not run."""
-        self.kill()
-        shutil.rmtree(self.folder / "data", ignore_errors=True)
-
-    def kill(self) -> None:
-        """End all of SeaweedFS, as ``kill -9`` does. The data stay."""
-        if self._daemon is not None:
-            self._daemon.kill()
-            self._daemon = None
-
-    def restart(self) -> None:
-        """Start what `kill` has ended, on the same ports, and return when it answers."""
-        self.kill()
-        self.start()
+    def _serve(self) -> None:
+        self._daemons.append(Daemon([self._weed, *self._arguments()], self.folder))
 
     def add_user(self, uid: str, tenant: str | None = None) -> Credentials:
         """Make one more user, who may only use buckets whose names start with ``{uid}-``.
@@ -148,7 +129,7 @@ class SeaweedServer(S3Server):
         user = Credentials(f"{uid}access", secrets.token_hex(16))
         self._identities.append(self._identity(user, uid, tuple(f"{right}:{uid}-*" for right in _RIGHTS)))
         self._write_identities()
-        if self._daemon is not None:
-            self._daemon.signal(signal.SIGHUP)
+        for daemon in self._daemons:
+            daemon.signal(signal.SIGHUP)
             self._await(lambda client: client.list_buckets(), f"user {uid!r}", user)
         return user

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -26,6 +27,18 @@ class TlsFiles:
 
     ca: Path
     """The certificate authority that vouches for it."""
+
+    def context(self) -> ssl.SSLContext:
+        """Return what a server in this process needs of them.
+
+        Returns
+        -------
+        context : `ssl.SSLContext`
+            Shows the certificate.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.cert, self.key)
+        return context
 
 
 class CertificateAuthority:
