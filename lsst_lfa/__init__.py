@@ -6,6 +6,7 @@ from . import errors
 from .bucket import AsyncS3Bucket, ObjectInfo
 from .config import TransferConfig
 from .errors import LfaError
+from .links import download_url
 from .mock import MockS3Server
 from .session import S3Session
 
@@ -16,6 +17,7 @@ __all__ = [
     "ObjectInfo",
     "S3Session",
     "TransferConfig",
+    "download_url",
     "errors",
 ]
 

@@ -12,6 +12,7 @@
     │   │   ├── UnknownKeyIdError   no user has this access key id
     │   │   ├── WrongSecretError    the signature does not match
     │   │   ├── ExpiredCredentialsError
+    │   │   ├── ExpiredUrlError     a presigned URL's time is over
     │   │   └── ClockSkewError      this machine's clock is off
     │   ├── ObjectChangedError      the object was replaced in mid-download
     │   ├── TooLargeError           more bytes than the server or a proxy takes in one request
@@ -46,6 +47,7 @@ __all__ = [
     "ClosedError",
     "DigestRefusedError",
     "ExpiredCredentialsError",
+    "ExpiredUrlError",
     "IntegrityError",
     "KeyNotFoundError",
     "LfaError",
@@ -125,6 +127,10 @@ class WrongSecretError(AccessDeniedError):
 
 class ExpiredCredentialsError(AccessDeniedError):
     """The session token has expired or is not valid."""
+
+
+class ExpiredUrlError(AccessDeniedError):
+    """The presigned URL has expired."""
 
 
 class ClockSkewError(AccessDeniedError):

@@ -14,6 +14,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self, cast
 
+import aiohttp
 import botocore
 import botocore.auth
 from aiobotocore.config import AioConfig
@@ -25,6 +26,7 @@ from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.loaders import create_loader
 from botocore.utils import parse_timestamp
 from multidict import CIMultiDict
+from yarl import URL
 
 from . import errors
 from .naming import is_tenant
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
-    import aiohttp
     from botocore.session import Session as BotoSession
 
 __all__ = ["Body", "Settings", "aws_config", "open_client"]
@@ -54,6 +55,9 @@ class Settings:
     region: str | None = None
     verify: bool | str | None = None
     hermetic: bool = False
+    """Nothing of the user's own configuration, which is in files and profiles, has a say."""
+    presigned_url: str | None = None
+    """All that is ever asked for, to the letter, and without credentials. It is a secret."""
     max_connections: int = 32
     connect_timeout: float = 3.0
     request_timeout: float = 10.0
@@ -64,7 +68,6 @@ class Settings:
     def configure(self, session: BotoSession) -> None:
         """Point a botocore session, sync or async, at these settings."""
         if self.hermetic:
-            # The mock must hear nothing of the user's own configuration.
             for name in ("config_file", "credentials_file"):
                 session.set_config_variable(name, os.devnull)
             session.get_component("config_store").set_config_provider("profile", _Nothing())
@@ -95,7 +98,7 @@ class _Nothing:
 def aws_config(settings: Settings, session: BotoSession) -> dict[str, Any]:
     """Arguments of botocore's ``Config``, the same for our client and boto3's."""
     config: dict[str, Any] = {
-        "signature_version": "s3v4",
+        "signature_version": "s3v4" if settings.presigned_url is None else botocore.UNSIGNED,
         # Retries are our own: botocore's share a quota per client and skip 429 and 408.
         "retries": {"total_max_attempts": 1, "mode": "standard"},
         "connect_timeout": settings.connect_timeout,
@@ -107,7 +110,7 @@ def aws_config(settings: Settings, session: BotoSession) -> dict[str, Any]:
     }
     if settings.endpoint_url is not None:
         config["s3"] = {"addressing_style": "path"}
-    if settings.hermetic:
+    if settings.hermetic and settings.presigned_url is None:  # the mock's client, which stays in this machine
         config["proxies"] = {}
     # Ceph RGW over https refuses botocore's default, streamed checksums. What
     # the user set by hand wins.
@@ -139,9 +142,12 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     session.warm_up_loader_caches("s3")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_parse_time)
     # How long an answer may take is bounded by us, for each attempt: see `retry.Pace`.
-    http_session_cls = PlainHttpSession if (settings.endpoint_url or "").startswith("http:") else HttpSession
-    config = AioConfig(http_session_cls=http_session_cls, **aws_config(settings, session) | {"read_timeout": None})
+    kind = PlainHttpSession if (settings.endpoint_url or "").startswith("http:") else HttpSession
+    http_session = functools.partial(kind, presigned_url=settings.presigned_url)
+    config = AioConfig(http_session_cls=http_session, **aws_config(settings, session) | {"read_timeout": None})
     arguments = settings.client_arguments(session) | {"config": config}
+    if settings.presigned_url is not None:
+        return session, arguments
     # Providers of credentials read files where they run; the session keeps what they find.
     if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
         raise NoCredentialsError
@@ -195,7 +201,14 @@ def _content_md5(params: dict[str, Any], **_: object) -> None:
 
 
 class HttpSession(AIOHTTPSession):
-    """aiobotocore's HTTP session, but it never follows a redirect."""
+    """aiobotocore's HTTP session, but it never follows a redirect, and knows the way to a presigned URL.
+
+    botocore is not told of it: its errors and logs show the URLs that it makes.
+    """
+
+    def __init__(self, *, presigned_url: str | None, **options: Any) -> None:
+        super().__init__(**options)
+        self._target = {} if presigned_url is None else {"url": URL(presigned_url, encoded=True)}
 
     async def send(self, request: Any) -> Any:
         """Carry out a prepared request."""
@@ -205,7 +218,7 @@ class HttpSession(AIOHTTPSession):
         return answer
 
     async def _get_session(self, proxy_url: str | None) -> Any:
-        return _Direct(await super()._get_session(proxy_url))
+        return _Direct(await super()._get_session(proxy_url), self._target)
 
 
 class PlainHttpSession(HttpSession):
@@ -226,11 +239,20 @@ class _Direct:
     origin the answer names, under a signature that is not meant for it.
     """
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, target: dict[str, URL]) -> None:
         self._session = session
+        self._target = target
 
     async def request(self, method: str, **options: Any) -> aiohttp.ClientResponse:
-        response = await self._session.request(method, allow_redirects=False, read_bufsize=_READ_BUFFER, **options)
+        options |= self._target
+        try:
+            response = await self._session.request(method, allow_redirects=False, read_bufsize=_READ_BUFFER, **options)
+        except aiohttp.ClientResponseError as error:
+            if not self._target:
+                raise
+            # It tells the URL, which is a secret.
+            msg = f"{error.status} {error.message}"
+            raise aiohttp.ClientError(msg) from None
         if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
             response.close()
             msg = f"redirect {response.status}"

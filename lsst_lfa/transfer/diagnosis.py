@@ -15,7 +15,7 @@ from lsst_lfa import errors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Request", "diagnose", "is_transient"]
+__all__ = ["Reading", "Request", "diagnose", "is_transient", "service_error"]
 
 
 class Request(NamedTuple):
@@ -31,26 +31,26 @@ class Request(NamedTuple):
         return f"{self.operation} of {where} at {self.endpoint}"
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     """What an error code means, and what helps."""
 
     error: type[errors.ServiceError]
     cure: str
 
 
-_DENIED = _Reading(
+_DENIED = Reading(
     errors.AccessDeniedError,
     "The bucket belongs to somebody else, or its policy does not allow this user the operation.",
 )
-_UNKNOWN_ID = _Reading(
+_UNKNOWN_ID = Reading(
     errors.UnknownKeyIdError, "The server has no user with this access key id: check AWS_ACCESS_KEY_ID or the profile."
 )
-_EXPIRED = _Reading(errors.ExpiredCredentialsError, "Get a new session token.")
-_SKEW = _Reading(errors.ClockSkewError, "Set this machine's clock: it and the server's differ too much.")
-_BUSY = _Reading(errors.UnavailableError, "The service is overloaded or down; try again later.")
-_CHANGED = _Reading(errors.ObjectChangedError, "The object was replaced in the meantime; start again.")
-_DIGEST = _Reading(errors.DigestRefusedError, "The bytes were changed on their way: check the network and the proxies.")
-_TOO_LARGE = _Reading(
+_EXPIRED = Reading(errors.ExpiredCredentialsError, "Get a new session token.")
+_SKEW = Reading(errors.ClockSkewError, "Set this machine's clock: it and the server's differ too much.")
+_BUSY = Reading(errors.UnavailableError, "The service is overloaded or down; try again later.")
+_CHANGED = Reading(errors.ObjectChangedError, "The object was replaced in the meantime; start again.")
+_DIGEST = Reading(errors.DigestRefusedError, "The bytes were changed on their way: check the network and the proxies.")
+_TOO_LARGE = Reading(
     errors.TooLargeError,
     "The server, or a proxy before it, caps the request's body: set TransferConfig.part_size and "
     "multipart_threshold below the cap, or raise it (nginx: client_max_body_size).",
@@ -59,16 +59,16 @@ _TOO_LARGE = _Reading(
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; a bare
 # status stands for answers without a body, as those to HEAD.
 _READINGS = {
-    "NoSuchKey": _Reading(errors.KeyNotFoundError, "Check the key."),
-    "NoSuchBucket": _Reading(
+    "NoSuchKey": Reading(errors.KeyNotFoundError, "Check the key."),
+    "NoSuchBucket": Reading(
         errors.BucketNotFoundError, "Check the bucket's name and the endpoint, or make it: create()."
     ),
-    "NoSuchUpload": _Reading(errors.UploadNotFoundError, "The multipart upload was completed or aborted."),
-    "BucketAlreadyExists": _Reading(errors.BucketTakenError, "Choose another name."),
+    "NoSuchUpload": Reading(errors.UploadNotFoundError, "The multipart upload was completed or aborted."),
+    "BucketAlreadyExists": Reading(errors.BucketTakenError, "Choose another name."),
     "AccessDenied": _DENIED,
     "AllAccessDisabled": _DENIED,
     "InvalidAccessKeyId": _UNKNOWN_ID,
-    "SignatureDoesNotMatch": _Reading(
+    "SignatureDoesNotMatch": Reading(
         errors.WrongSecretError, "Most often the secret key is wrong: check AWS_SECRET_ACCESS_KEY or the profile."
     ),
     "ExpiredToken": _EXPIRED,
@@ -95,7 +95,7 @@ _READINGS_BY_STATUS = {
     503: _BUSY,
     504: _BUSY,
 }
-_OTHER = _Reading(errors.ServiceError, "")
+_OTHER = Reading(errors.ServiceError, "")
 
 _TRANSIENT_STATUS = frozenset(_READINGS_BY_STATUS) - {403, 412, 413}
 _TRANSIENT_CODES = frozenset(
@@ -137,7 +137,7 @@ def diagnose(error: Exception, request: Request) -> errors.LfaError | None:
     if isinstance(error, errors.LfaError):
         return error
     if isinstance(error, boto.ClientError):
-        return _service_error(error, request)
+        return service_error(error, request)
     chain = list(_chain(error))
     for kinds, make in _LOCAL:
         found = next((link for link in chain if isinstance(link, kinds)), None)
@@ -164,10 +164,13 @@ def _status(response: dict[str, Any]) -> int:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _service_error(error: boto.ClientError, request: Request) -> errors.ServiceError:
+def service_error(error: boto.ClientError, request: Request, reading: Reading | None = None) -> errors.ServiceError:
+    """Say what an answer means, by its code and status or by another ``reading``."""
     response: dict[str, Any] = dict(error.response)
+    # AWS repeats a signature that it refuses: a presigned URL's is a secret.
+    response.get("Error", {}).pop("SignatureProvided", None)
     code, status = _code(response), _status(response)
-    reading = _READINGS.get(code) or _READINGS_BY_STATUS.get(status, _OTHER)
+    reading = reading or _READINGS.get(code) or _READINGS_BY_STATUS.get(status, _OTHER)
     said = str(response.get("Error", {}).get("Message") or "no reason given").rstrip(".")
     message = f"{request} failed: {status} {code}: {said}. {reading.cure}".rstrip()
     return reading.error(message, response, request.operation)

@@ -12,13 +12,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from lsst_lfa import AsyncS3Bucket, LfaError, MockS3Server, S3Session
+from lsst_lfa import AsyncS3Bucket, LfaError, MockS3Server, S3Session, download_url
 
 from . import Fault, FaultyS3Server, RefusingHost, Reset, Silence, Status, Trap
 from .scene import BUCKET, CONFIG, KEY, LARGE, nothing_left
+from .wire import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .wire import Connection
 
 CANARIES = ("CANARY-secret-key", "CANARY-session-token", "CANARY-password", "CANARY-user")
 OURS = "lsst_lfa"
@@ -89,6 +92,54 @@ async def test_canaries(
     assert "CANARY-secret-key" not in presigned
     for value in shown:
         assert not [secret for secret in CANARIES if secret in everything(value)], value
+
+
+class Garbage(Listener):
+    """Answers with what is not HTTP."""
+
+    async def serve(self, connection: Connection) -> None:
+        while await connection.read_head():
+            await connection.write(b"HTTP/1.1 nothing\r\n\r\n")
+
+
+# AWS repeats it.
+REPEATED = b"<Error><Code>SignatureDoesNotMatch</Code><SignatureProvided>CANARY-signature</SignatureProvided></Error>"
+
+
+async def test_presigned_urls_are_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    # Of everybody: botocore logs each URL that it makes.
+    caplog.set_level(logging.DEBUG)
+    path = f"/{BUCKET}/key?X-Amz-Date=20260301T120000Z&X-Amz-Expires=30&X-Amz-Signature=CANARY-signature"
+    shown: list[BaseException] = []
+    async with nothing_left(), AsyncExitStack() as stack:
+        server = await stack.enter_async_context(FaultyS3Server(buckets=[BUCKET]))
+        garbage = await stack.enter_async_context(Garbage())
+        refusing = stack.enter_context(RefusingHost())
+        for action in (
+            Reset(),
+            Silence(),
+            Status(307),
+            Status(403, "AccessDenied"),
+            Status(403, body=REPEATED),
+            Status(404, "NoSuchKey"),
+            Status(500),
+            Status(200, body=b"<html>"),
+        ):
+            server.script(Fault("*", action))
+            shown.append(await error_of(download_url(f"{server.endpoint_url}{path}", config=IMPATIENT)))
+        assert all("CANARY-signature" in seen.target for seen in server.seen)
+        shown += [
+            await error_of(download_url(f"{host.endpoint_url}{path}", config=IMPATIENT)) for host in (garbage, refusing)
+        ]
+    assert len({type(error) for error in shown}) == 8
+    # But not of whom shows the server's answer as it came.
+    logged = [record for record in caplog.records if record.name != "botocore.parsers"]
+    assert logged
+    assert not [record for record in logged if "CANARY" in logging.Formatter().format(record)]
+    while shown:
+        error = shown.pop()
+        assert "CANARY" not in everything(error), error
+        shown += [error.__cause__] if error.__cause__ is not None else []
 
 
 async def error_of(work: Any) -> LfaError:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lsst_lfa import download_url
 from tests.faults.proxy import Proxy
 from tests.integration.samples import sample
 from tests.integration.web import fetch, store
@@ -45,16 +46,20 @@ BACKSLASH = pytest.param("a\\b", id="backslash", marks=pytest.mark.servers("moto
 
 
 @pytest.mark.parametrize("key", [*(pytest.param(key, id=what) for what, key in ODD.items()), BACKSLASH])
-async def test_odd_keys(service: Service, name: str, bucket: AsyncS3Bucket, key: str) -> None:
+async def test_odd_keys(service: Service, name: str, bucket: AsyncS3Bucket, environment: None, key: str) -> None:
     data = sample(1000)
     assert len(key.encode()) <= 1024
-    assert await bucket.upload(data, key) == f"{service.endpoint_url}/{name}/{key}"
+    url = f"{service.endpoint_url}/{name}/{key}"
+    assert await bucket.upload(data, key) == url
     assert service.keys(name) == [key]
     assert [item.key async for item in bucket.list(key[:1])] == [key]
     assert await bucket.exists(key)
     assert not await bucket.exists(f"{key[:3]}2")
     assert (await bucket.download(key)).getvalue() == data
-    assert await fetch(await bucket.presigned_url(key), service.server.ca_file) == (200, data)
+    presigned = await bucket.presigned_url(key)
+    assert await fetch(presigned, service.server.ca_file) == (200, data)
+    for each in (presigned, url, f"s3://{name}/{key}"):
+        assert (await download_url(each)).getvalue() == data
     other = sample(1000, 1)
     assert await store(await bucket.presigned_url(key, method="put"), other, service.server.ca_file) == (200, b"")
     assert service.content(name, key) == other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ from botocore.exceptions import ClientError
 
 from lsst_lfa import AsyncS3Bucket, errors
 from tests.integration.samples import MiB, sample
-from tests.integration.web import fetch, store
 from tests.servers import Credentials
 
 if TYPE_CHECKING:
@@ -141,28 +139,6 @@ async def test_somebody_elses_bucket(
     assert service.content(name, "key") == b"mine"
     assert service.keys(name) == ["key", "private"]
     assert list(tmp_path.iterdir()) == []
-
-
-@VERIFYING
-async def test_expired_presigned_url(service: Service, name: str, bucket: AsyncS3Bucket) -> None:
-    await bucket.upload(b"x", "key")
-    ca_file = service.server.ca_file
-    get, put = [await bucket.presigned_url("key", expires=2, method=each) for each in ("get", "put")]
-    assert await fetch(get, ca_file) == (200, b"x")
-    await asyncio.sleep(3)
-    for status, body in (await fetch(get, ca_file), await store(put, sample(10), ca_file)):
-        assert status == 403
-        assert b"<Code>AccessDenied</Code>" in body or b"ExpiredToken" in body
-    assert service.content(name, "key") == b"x"
-
-
-@VERIFYING
-async def test_altered_presigned_url(service: Service, name: str, bucket: AsyncS3Bucket) -> None:
-    service.client.put_object(Bucket=name, Key="other", Body=b"mine")
-    await bucket.upload(b"x", "key")
-    url = await bucket.presigned_url("key")
-    status, _ = await fetch(url.replace("/key?", "/other?"), service.server.ca_file)
-    assert status == 403
 
 
 async def test_refused_source_can_be_used_again(session: S3Session, bucket: AsyncS3Bucket) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lsst_lfa import errors
+from lsst_lfa import download_url, errors
 from tests.integration.samples import MiB, sample
 from tests.integration.web import fetch, store
 
@@ -57,7 +57,9 @@ async def all_verbs(service: Service, bucket: AsyncS3Bucket) -> None:
         assert await bucket.size(KEY) == size
     assert not await bucket.exists("missing")
     assert [item.key async for item in bucket.list()] == [KEY]
-    assert await fetch(await bucket.presigned_url(KEY), service.server.ca_file) == (200, data)
+    url = await bucket.presigned_url(KEY)
+    assert await fetch(url, service.server.ca_file) == (200, data)
+    assert (await download_url(url, verify=service.server.ca_file)).getvalue() == data
     put = await bucket.presigned_url(KEY, method="put")
     assert await store(put, sample(10), service.server.ca_file) == (200, b"")
     assert [item.key for item in bucket.bucket.objects.all()] == [KEY]
