@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
+from lsst_lfa import S3Session
+from tests.servers import CertificateAuthority
+
 from . import UNRESOLVABLE_URL, Cut, FaultyS3Server, Flip, Proxy, RefusingHost, Trap, UnansweringHost
 from .plain import plain_client, say
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DATA = bytes(100_000)
 HERE = {"Bucket": "test", "Key": "key"}
@@ -58,6 +66,26 @@ async def test_proxy_is_transparent() -> None:
         assert proxy.connections_made == server.connections_made == 1
         assert [line.split()[0] for line in proxy.lines] == ["PUT", "HEAD", "GET", "DELETE", "GET"]
         assert proxy.done == []
+
+
+async def test_proxy_ends_tls(tmp_path: Path) -> None:
+    authority = CertificateAuthority(tmp_path)
+    large = bytes(range(256)) * 40_000
+    async with FaultyS3Server() as server, Proxy(server.endpoint_url, tls=authority.valid().context()) as proxy:
+        assert proxy.endpoint_url.startswith("https://")
+        async with S3Session(
+            endpoint_url=proxy.endpoint_url, access_key_id="id", secret_access_key="secret", verify=authority.ca_file
+        ) as session:
+            await session.bucket("test").upload(large, "key")
+            assert (await session.bucket("test").download("key")).getvalue() == large
+        # Who does not trust it says nothing; who speaks no TLS is not heard.
+        lines = list(proxy.lines)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection("127.0.0.1", proxy.port, ssl=True)
+        with pytest.raises(ConnectionResetError):
+            await say(proxy.endpoint_url, b"GET / HTTP/1.1\r\n\r\n")
+        assert proxy.lines == lines
+    assert server.objects["test", "key"].data == large
 
 
 async def test_proxy_flips() -> None:

@@ -69,6 +69,7 @@ async def test_event(service: Service, bucket: AsyncS3Bucket, environment: None)
     url = await bucket.upload(data, KEY)
     assert (await download_url(url, counts.append)).getvalue() == data
     assert sum(counts) == len(data)
+    assert (await download_url(f"s3://{bucket.name}/{KEY}")).getvalue() == data
     await refused(
         download_url(f"{url}2"), errors.KeyNotFoundError, f"s3://{bucket.name}/{KEY}2 at {service.endpoint_url}"
     )
