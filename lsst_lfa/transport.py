@@ -206,7 +206,7 @@ class HttpSession(AIOHTTPSession):
     botocore is not told of it: its errors and logs show the URLs that it makes.
     """
 
-    def __init__(self, *, presigned_url: str | None, **options: Any) -> None:
+    def __init__(self, *, presigned_url: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self._target = {} if presigned_url is None else {"url": URL(presigned_url, encoded=True)}
 

@@ -161,7 +161,7 @@ async def test_round_trip(bucket: AsyncS3Bucket) -> None:
 async def test_sent_to_the_letter_and_unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, "CANARY")
-    data = bytes(20_000_000)
+    data = bytes(40_000_000)
     async with FaultyS3Server(buckets=["bucket"]) as server:
         server.put("bucket", "a:b+%", data)
         # Quoted in another way than botocore does it.
@@ -178,7 +178,7 @@ async def test_sent_to_the_letter_and_unsigned(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_expired_meanwhile() -> None:
     async with FaultyS3Server(buckets=["bucket"]) as server:
-        server.put("bucket", "key", bytes(20_000_000))
+        server.put("bucket", "key", bytes(40_000_000))
         server.script(Fault("GetObject", Status(403, "AccessDenied"), nth=3))
         with pytest.raises(
             errors.ExpiredUrlError, match="has expired at 2026-03-01T12:00:30Z: ask for a new one"
