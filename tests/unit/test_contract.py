@@ -52,7 +52,27 @@ def test_the_url_of_an_unopened_bucket_on_aws_is_boto3s(monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     bucket = AsyncS3Bucket("test")
     assert bucket.url("k") == f"{bucket.service_resource.meta.client.meta.endpoint_url}/test/k"
-    assert "amazonaws" in bucket.url("k")
+    assert bucket.url("k") == "https://s3.eu-west-1.amazonaws.com/test/k"
+
+
+async def test_credentials_and_region_are_those_of_the_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, text in (
+        ("AWS_CONFIG_FILE", "[profile summit]\nregion = eu-west-1\n"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "[summit]\naws_access_key_id = OURS\naws_secret_access_key = secret\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setenv(name, str(tmp_path / name))
+    async with AsyncS3Bucket("test", profile="summit") as bucket:
+        url = await bucket.presigned_url("k")
+        assert bucket.service_resource.meta.client.meta.region_name == "eu-west-1"
+    assert "X-Amz-Credential=OURS%2F" in url
+    assert "eu-west-1" in url
+
+
+async def test_a_session_token_goes_with_its_credentials() -> None:
+    keys = {"access_key_id": "OURS", "secret_access_key": "secret", "session_token": "TOKEN"}
+    async with S3Session(endpoint_url="http://127.0.0.1:9", **keys) as session:
+        assert "X-Amz-Security-Token=TOKEN" in await session.bucket("test").presigned_url("k")
 
 
 def test_credentials_in_the_endpoint_reach_nothing(
@@ -108,7 +128,8 @@ async def test_domock_hears_nothing_of_the_environment(monkeypatch: pytest.Monke
     for name in ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    (tmp_path / "config").write_text("[default]\nuse_fips_endpoint = true\n")  # not together with a custom endpoint
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     before = dict(os.environ)
     async with AsyncS3Bucket("test", domock=True, profile="nobody") as bucket:
         assert await bucket.exists("k") is False
