@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import aiofiles
+import numpy as np
 import pytest
+from astropy.io import fits
 from botocore.exceptions import ClientError
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
@@ -70,7 +72,7 @@ async def test_credentials_and_region_are_those_of_the_profile(monkeypatch: pyte
 
 
 async def test_a_session_token_goes_with_its_credentials() -> None:
-    keys = {"access_key_id": "OURS", "secret_access_key": "secret", "session_token": "TOKEN"}
+    keys: dict[str, Any] = {"access_key_id": "OURS", "secret_access_key": "secret", "session_token": "TOKEN"}
     async with S3Session(endpoint_url="http://127.0.0.1:9", **keys) as session:
         assert "X-Amz-Security-Token=TOKEN" in await session.bucket("test").presigned_url("k")
 
@@ -374,6 +376,21 @@ async def test_download_file_replaces_atomically_with_the_umasks_mode(bucket: As
     assert list(tmp_path.iterdir()) == [path]
 
 
+async def test_a_downloaded_file_is_on_the_disk_before_it_has_its_name(
+    bucket: AsyncS3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bucket.upload(LARGE, "k")
+    path = tmp_path / "file"
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(fd: int) -> None:
+        synced.append((os.fstat(fd).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    await bucket.download_file("k", path)
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)], "the file, its name, its folder"
+
+
 async def test_download_file_into_a_folder_stays_in_it(bucket: AsyncS3Bucket, tmp_path: Path) -> None:
     await bucket.upload(b"data", "2026/03/file")
     folder = tmp_path / "folder"
@@ -484,6 +501,16 @@ async def test_verified_downloads_are_compared_with_the_etag(session: S3Session,
         await bucket.upload(data, "k")
         assert (await bucket.download("k")).getvalue() == data
         assert (await bucket.download_file("k", tmp_path / "file")).read_bytes() == data
+
+
+async def test_fits_go_up_and_come_back_in_one_call_each(bucket: AsyncS3Bucket) -> None:
+    hdulist = fits.HDUList([fits.PrimaryHDU(np.arange(2_000_000.0).reshape(1000, 2000))])
+    up: list[int] = []
+    down: list[int] = []
+    assert await bucket.upload_fits(hdulist, "a.fits", up.append) == bucket.url("a.fits")
+    copy = await bucket.download_fits("a.fits", down.append)
+    assert fits.FITSDiff(hdulist, copy).identical
+    assert sum(up) == sum(down) == await bucket.size("a.fits")
 
 
 def test_boto3s_resource_is_real_and_on_the_same_service() -> None:

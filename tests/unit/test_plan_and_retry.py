@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import pickle
 import ssl
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import aiohttp
@@ -27,7 +28,7 @@ from lsst_lfa.transfer.plan import (
     part_sizes,
     ranges,
 )
-from lsst_lfa.transfer.retry import back_off
+from lsst_lfa.transfer.retry import Pace, Retries, back_off
 from lsst_lfa.transfer.verify import check_etag
 
 REQUEST = Request("put_object", "b", "k", "http://host")
@@ -191,6 +192,22 @@ def test_errors_are_kin_to_the_built_in_ones_and_can_be_pickled() -> None:
     assert issubclass(errors.UnreachableError, ConnectionError)
     assert all(issubclass(getattr(errors, name), errors.LfaError) for name in errors.__all__)
     assert errors.__all__ == sorted(errors.__all__)
+
+
+async def test_a_server_that_says_when_to_come_back_is_heard() -> None:
+    busy = answer(503, "SlowDown")
+    busy.response["ResponseMetadata"]["HTTPHeaders"] = {"retry-after": "7"}
+    failure = diagnose(busy, REQUEST)
+    assert failure is not None
+    config = TransferConfig(retry_delay=0.1)
+    async with Pace(config) as pace:
+        assert Retries(config).delay_after(failure, pace) == 7
+        assert Retries(replace(config, retry_for=5)).delay_after(failure, pace) is None
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        TransferConfig().part_size = 1  # type: ignore[misc]
 
 
 DATA = b"0123456789"

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import io
 import os
 import tempfile
+import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import aiofiles
@@ -17,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
+from lsst_lfa.transfer.sources import open_source
 
 MiB = 1024 * 1024
 PART = 5 * MiB
@@ -190,6 +196,67 @@ async def test_a_source_that_shrinks_or_grows_is_an_error(server: MockS3Server, 
                     await bucket.upload(Liar(DATA[:size], lie), "liar")
         assert not await bucket.exists("liar")
         assert await bucket.abort_stale_uploads(0) == 0
+
+
+async def test_what_is_in_memory_is_not_copied() -> None:
+    for obj in (DATA, io.BytesIO(DATA)):
+        (view,) = await open_source(obj).read(PART)
+        assert view.obj is DATA
+
+
+async def test_what_cannot_seek_goes_up_all_the_same(server: MockS3Server) -> None:
+    class SaysTooLate(ShortReads):
+        def tell(self) -> int:
+            raise OSError(errno.ESPIPE, "Illegal seek")
+
+        seek = tell
+
+    end, beginning = os.pipe()
+    os.write(beginning, b"piped")
+    os.close(beginning)
+    async with S3Session.for_mock(server, CONFIG) as session:
+        bucket = session.bucket("test")
+        with os.fdopen(end, "rb") as pipe:
+            for source, data in ((pipe, b"piped"), (SaysTooLate(b"said", 3), b"said")):
+                await bucket.upload(source, "k")
+                assert (await bucket.download("k")).getvalue() == data
+
+
+async def test_an_iterator_is_closed_when_its_upload_fails(bucket: AsyncS3Bucket) -> None:
+    closed = False
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            while True:
+                yield DATA
+        finally:
+            closed = True
+
+    def fail(_: int) -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await bucket.upload(endless(), "k", fail)
+    assert closed
+
+
+async def test_large_bodies_are_hashed_off_the_loop(bucket: AsyncS3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: dict[int, int] = Counter()
+
+    def sha256() -> Any:
+        def update(data: memoryview) -> None:
+            hashed[threading.get_ident()] += len(data)
+            real.update(data)
+
+        real = original()
+        return SimpleNamespace(update=update, hexdigest=real.hexdigest)
+
+    original = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", sha256)
+    await bucket.upload(DATA, "k")
+    assert sum(hashed.values()) == len(DATA)
+    assert threading.get_ident() not in hashed
 
 
 async def test_a_source_that_raises_is_heard(server: MockS3Server) -> None:
