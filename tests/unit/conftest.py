@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 from blockbuster import blockbuster_ctx
 
-from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session
+from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig
+from lsst_lfa.transfer.plan import MIN_PART_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -49,8 +50,9 @@ def server() -> Iterator[MockS3Server]:
 
 @pytest_asyncio.fixture
 async def session(server: MockS3Server) -> AsyncIterator[S3Session]:
-    """Open a session on it."""
-    async with S3Session.for_mock(server) as session:
+    """Open a session on it, in which 5 MiB are large: whatever the defaults are."""
+    config = TransferConfig(part_size=MIN_PART_SIZE, multipart_threshold=MIN_PART_SIZE, range_size=MIN_PART_SIZE)
+    async with S3Session.for_mock(server, config) as session:
         yield session
 
 

@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MiB = 1024 * 1024
-LARGE = os.urandom(9 * MiB + 3)
+LARGE = os.urandom(9 * MiB + 3)  # two parts, and two ranges
 
 
 # Construction
@@ -130,7 +131,7 @@ async def test_domock_hears_nothing_of_the_environment(monkeypatch: pytest.Monke
     for name in ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    (tmp_path / "config").write_text("[default]\nuse_fips_endpoint = true\n")  # not together with a custom endpoint
+    (tmp_path / "config").write_text("no configuration: reading it is an error")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     before = dict(os.environ)
     async with AsyncS3Bucket("test", domock=True, profile="nobody") as bucket:
@@ -185,6 +186,8 @@ async def test_upload_returns_the_unquoted_url(bucket: AsyncS3Bucket, server: Mo
     key = "2026/a b:c%+é"
     assert await bucket.upload(b"data", key) == f"{server.endpoint_url}/test/{key}" == bucket.url(key)
     assert [item.key async for item in bucket.list("2026/")] == [key]
+    await bucket.upload(LARGE, key)
+    assert (await bucket.head(key)).etag.endswith("-2"), "what is large here goes up in parts"
 
 
 @pytest.mark.parametrize("size", [100, len(LARGE) - 10])
@@ -350,9 +353,16 @@ async def test_text_is_refused_before_anything_is_sent(bucket: AsyncS3Bucket, tm
     path.write_text("text")
     async with aiofiles.open(path) as asynchronous:
         with path.open() as plain:
-            for source in ("text", io.StringIO("text"), plain, asynchronous, _texts(), Texts(), 5, None, [b"x"]):
-                with pytest.raises(TypeError, match=r"text|str|upload a"):
-                    await bucket.upload(source, "text")
+            for sources, cure in (
+                (("text",), "encode it"),
+                ((io.StringIO("text"), plain, asynchronous), "open it in binary mode"),
+                ((_texts(), Texts()), "gave str, not bytes"),
+                ((5, None, [b"x"]), "give bytes, a binary file object"),
+                ((memoryview(b"text")[::2],), "make a copy"),
+            ):
+                for source in sources:
+                    with pytest.raises(TypeError, match=cure):
+                        await bucket.upload(source, "text")
     assert not await bucket.exists("text")
     assert await open_uploads(bucket) == []
 
@@ -496,7 +506,7 @@ async def test_stale_uploads_are_aborted(bucket: AsyncS3Bucket) -> None:
 
 
 async def test_verified_downloads_are_compared_with_the_etag(session: S3Session, tmp_path: Path) -> None:
-    bucket = session.bucket("test", config=TransferConfig(verify=True))
+    bucket = session.bucket("test", config=replace(session.config, verify=True))
     for data in (b"", b"small", LARGE):
         await bucket.upload(data, "k")
         assert (await bucket.download("k")).getvalue() == data

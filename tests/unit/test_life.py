@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
+from lsst_lfa.transfer.plan import MIN_PART_SIZE
 from lsst_lfa.transport import PlainHttpSession, _data_loader
 
+SMALL_PARTS = TransferConfig(part_size=MIN_PART_SIZE, multipart_threshold=MIN_PART_SIZE, range_size=MIN_PART_SIZE)
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}
 
 
@@ -104,7 +106,7 @@ def test_asyncio_run_twice_with_one_bucket(server: MockS3Server) -> None:
 def test_under_uvloop(server: MockS3Server) -> None:
     import uvloop
 
-    bucket = AsyncS3Bucket("test", session=S3Session.for_mock(server))
+    bucket = AsyncS3Bucket("test", session=S3Session.for_mock(server, SMALL_PARTS))
     data = os.urandom(9_000_000)
 
     async def round_trip() -> bytes:
@@ -161,7 +163,7 @@ async def test_two_loops_in_two_threads_with_a_session_each(server: MockS3Server
 
 
 async def test_close_ends_transfers_under_way_and_cleans_up(server: MockS3Server) -> None:
-    session = S3Session.for_mock(server)
+    session = S3Session.for_mock(server, SMALL_PARTS)
     bucket = session.bucket("test")
     begun = asyncio.Event()
 
@@ -242,7 +244,7 @@ def test_a_stream_left_unfinished_prints_nothing() -> None:
         async def main():
             global stream, listing
             bucket = lsst_lfa.AsyncS3Bucket("test", domock=True)
-            await bucket.upload(bytes(20_000_000), "a")
+            await bucket.upload(bytes(lsst_lfa.TransferConfig().part_size + 1), "a")
             await bucket.upload(b"", "b")
             stream, listing = bucket.stream("a"), bucket.list()
             await anext(stream), await anext(listing)
@@ -265,8 +267,9 @@ def test_without_awscrt() -> None:
         assert botocore.compat.HAS_CRT is False
         async def main():
             async with lsst_lfa.AsyncS3Bucket("test", domock=True) as bucket:
-                await bucket.upload(bytes(9_000_000), "k:é")
-                assert (await bucket.download("k:é")).getvalue() == bytes(9_000_000)
+                large = bytes(lsst_lfa.TransferConfig().multipart_threshold + 1)
+                await bucket.upload(large, "k:é")
+                assert (await bucket.download("k:é")).getvalue() == large
                 print(len(await bucket.presigned_url("k:é")) > 100)
         asyncio.run(main())
     """

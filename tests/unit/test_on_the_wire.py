@@ -18,6 +18,7 @@ from tests.faults import Action, Drip, Fault, FaultyS3Server, Silence, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.faults import Exchange
     from tests.faults.messages import Answer
@@ -78,7 +79,9 @@ async def test_check_asks_once_and_does_not_wait_for_ever() -> None:
         assert time.monotonic() - began < 3
 
 
-async def test_buckets_are_in_the_path() -> None:
+async def test_buckets_are_in_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("[default]\ns3 =\n  addressing_style = virtual\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     async with S3Session(endpoint_url="http://s3.example.org", **KEYS) as session:
         url = await session.bucket("test").presigned_url("k")
     assert url.startswith("http://s3.example.org/test/k?")

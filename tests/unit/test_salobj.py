@@ -36,6 +36,7 @@ KEY = "Foo:Blue/gen/2020/04/01/Foo:Blue_gen_2020-04-02T11:59:59.999.dat"
 MANUAL = Path(__file__).parents[2] / "examples" / "migrate_from_salobj.md"
 README = Path(__file__).parents[2] / "README.md"
 MiB = 1 << 20
+LARGE = lsst_lfa.TransferConfig().multipart_threshold + MiB
 
 
 @pytest.fixture
@@ -436,7 +437,7 @@ async def test_the_url_with_an_endpoint_from_the_environment(
     assert url == f"{service.endpoint_url}/{NAME}/{KEY}"
 
 
-@pytest.mark.parametrize("size", [1000, 9 * MiB])
+@pytest.mark.parametrize("size", [1000, LARGE])
 async def test_a_file_object_goes_up_again_after_a_failed_try(service: MockS3Server, size: int) -> None:
     data = os.urandom(size)
     fileobj = io.BytesIO(data)
@@ -457,7 +458,7 @@ async def test_a_file_object_goes_up_again_after_a_failed_try(service: MockS3Ser
 
 
 async def test_six_uploads_at_the_same_time(bucket: AsyncS3Bucket) -> None:
-    items = {f"key-{number}": os.urandom(size) for number, size in enumerate([0, 1, 50_000, MiB, 9 * MiB, 9 * MiB])}
+    items = {f"key-{number}": os.urandom(size) for number, size in enumerate([0, 1, 50_000, MiB, LARGE, LARGE])}
     urls = await asyncio.gather(*(bucket.upload(io.BytesIO(data), key) for key, data in items.items()))
     assert urls == [bucket.url(key) for key in items]
     for key, data in items.items():
@@ -477,9 +478,9 @@ async def test_a_download_is_a_real_bytesio(bucket: AsyncS3Bucket) -> None:
 async def test_callbacks_sum_up_to_the_size(bucket: AsyncS3Bucket) -> None:
     up: list[int] = []
     down: list[int] = []
-    await bucket.upload(fileobj=io.BytesIO(bytes(9 * MiB)), key="key", callback=up.append)
+    await bucket.upload(fileobj=io.BytesIO(bytes(LARGE)), key="key", callback=up.append)
     await bucket.download(key="key", callback=down.append)
-    assert sum(up) == sum(down) == 9 * MiB
+    assert sum(up) == sum(down) == LARGE
 
 
 async def test_boto3_through_the_bucket_attribute(bucket: AsyncS3Bucket) -> None:
