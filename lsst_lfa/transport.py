@@ -24,6 +24,7 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import NoCredentialsError
 from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
 from botocore.utils import parse_timestamp
 from multidict import CIMultiDict
 from yarl import URL
@@ -132,6 +133,7 @@ async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
         adapt(client)
         for operation in ("PutObject", "UploadPart"):
             client.meta.events.register_first(f"choose-signer.s3.{operation}", _choose_signer)
+        client.meta.events.register("response-received.s3", _require_xml)
         yield client
 
 
@@ -198,6 +200,15 @@ def _validate_bucket(params: dict[str, Any], **kwargs: object) -> None:
 def _content_md5(params: dict[str, Any], **_: object) -> None:
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"].setdefault("Content-MD5", base64.b64encode(digest).decode())
+
+
+def _require_xml(response_dict: dict[str, Any] | None, parsed_response: dict[str, Any] | None, **_: object) -> None:
+    """Refuse a good answer that is no XML; botocore would say that the server answered with 500."""
+    status = response_dict["status_code"] if response_dict else None
+    # An error that is told in XML has a code of its own.
+    if status == 200 and (parsed_response or {}).get("Error", {}).get("Code") == "500":  # noqa: PLR2004
+        msg = "it is no XML"
+        raise ResponseParserError(msg)
 
 
 class HttpSession(AIOHTTPSession):

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lsst_lfa.errors import KeyNotFoundError, LfaError, ProtocolError, SourceChangedError, UploadNotFoundError
 from lsst_lfa.transport import Body
 
+from .diagnosis import is_transient
 from .plan import part_sizes
 from .progress import Meter
 from .tasks import task_group, uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from .progress import Progress
     from .requests import Requests
@@ -74,9 +75,8 @@ async def _parts(source: Source, part_size: int) -> AsyncGenerator[Part, None]:
             return
 
 
-async def _send(requests: Requests, operation: str, key: str, views: Part, progress: Progress, **params: Any) -> str:
+async def _send(requests: Requests, operation: str, key: str, views: Part, meter: Meter, **params: Any) -> str:
     """Send one body, again if need be, and return the ETag that it got."""
-    meter = Meter(progress)
     config = requests.config
     pace: Pace
 
@@ -107,7 +107,34 @@ async def _send(requests: Requests, operation: str, key: str, views: Part, progr
 
 
 async def _put(requests: Requests, key: str, views: Part, progress: Progress) -> None:
-    await _send(requests, "put_object", key, views, progress)
+    meter = Meter(progress)
+
+    async def is_ours(head: dict[str, Any]) -> bool:
+        size, etag = _etag(head)
+        # Hashed only now: it takes a while, and is hardly ever asked for.
+        return size == _size(views) and etag == await asyncio.to_thread(_md5, views)
+
+    try:
+        await _send(requests, "put_object", key, views, meter)
+    except LfaError as error:
+        if not await _is_there(requests, key, error, is_ours):
+            raise
+        meter.restart()
+        meter.moved(_size(views))  # what was on its way when the connection broke arrived
+
+
+async def _is_there(
+    requests: Requests, key: str, error: LfaError, is_ours: Callable[[dict[str, Any]], Awaitable[bool]]
+) -> bool:
+    """Ask whether what failed was done all the same, and only its answer was lost."""
+    was_done = isinstance(error, (UploadNotFoundError, KeyNotFoundError))  # perhaps; by an attempt before the last
+    if not was_done and not is_transient(error):
+        return False
+    with suppress(LfaError, TimeoutError):
+        # A server that fails has had its time; one that answers is asked as patiently as ever.
+        async with asyncio.timeout(None if was_done else requests.config.cleanup_timeout):
+            return await is_ours(await requests.call("head_object", key))
+    return False
 
 
 class _Multipart:
@@ -148,7 +175,7 @@ class _Multipart:
                     "upload_part",
                     self._key,
                     part,
-                    self._progress,
+                    Meter(self._progress),
                     UploadId=self._id,
                     PartNumber=number,
                 )
@@ -180,7 +207,7 @@ class _Multipart:
                 **where, UploadId=self._id, MultipartUpload={"Parts": parts}
             )
             # Ceph RGW's first answer has no ETag; and a 200 that says nothing of the object proves nothing.
-            if not answer.get("ETag") and not self._is_ours(await requests.client.head_object(**where)):
+            if not answer.get("ETag") and not await self._is_ours(await requests.client.head_object(**where)):
                 what = requests.request("complete_multipart_upload", self._key)
                 msg = f"{what} failed: the server's answer has no ETag, and the object is not there"
                 raise ProtocolError(msg)
@@ -188,16 +215,13 @@ class _Multipart:
         patience = _PATIENCE_PER_PART * len(parts)
         try:
             await requests.run("complete_multipart_upload", self._key, attempt, patience=patience)
-        except (UploadNotFoundError, KeyNotFoundError):
-            # An attempt before the last may have succeeded, its answer lost.
-            with suppress(LfaError):
-                if self._is_ours(await requests.call("head_object", self._key)):
-                    return
-            raise
+        except LfaError as error:
+            if not await _is_there(requests, self._key, error, self._is_ours):
+                raise
 
-    def _is_ours(self, head: dict[str, Any]) -> bool:
+    async def _is_ours(self, head: dict[str, Any]) -> bool:
         """Whether the object that HEAD found is the one that we sent."""
-        return (head["ContentLength"], head.get("ETag", "").strip('"')) == (self._size, _multipart_etag(self._etags))
+        return _etag(head) == (self._size, _multipart_etag(self._etags))
 
     async def _abort(self) -> None:
         """Abort until the server no longer knows the upload; a part may still be on its way in."""
@@ -218,6 +242,19 @@ class _Multipart:
                 self._key,
                 error or type(error).__name__,
             )
+
+
+def _etag(head: dict[str, Any]) -> tuple[int, str]:
+    """Size and bare ETag of the object that HEAD found."""
+    return head["ContentLength"], head.get("ETag", "").strip('"')
+
+
+def _md5(views: Part) -> str:
+    """ETag that S3 gives an object that came in one request, unless it encrypts it with a key of its own."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    for view in views:
+        md5.update(view)
+    return md5.hexdigest()
 
 
 def _multipart_etag(etags: list[str]) -> str | None:

@@ -142,6 +142,10 @@ class Row:
     tampers: tuple[Tamper, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
 
+    def asks(self, step: Step) -> bool:
+        """Tell whether two things take a `cleanup_timeout`: to ask whether the object is there, and to abort."""
+        return step is COMPLETE and self.within is GIVEN_UP and self.raises is not None
+
     def script(self, step: Step, forbidden_url: str) -> Fault:
         """Return the server's script for one of the requests."""
         action = self.action if isinstance(self.action, Action) else self.action(forbidden_url)
@@ -235,7 +239,7 @@ SILENCES = (
     *_silent("stops reading a body at its first byte", BODIES_UP, Silence(request_byte=0)),
     *_silent("stops reading a body half way", BODIES_UP, Silence(request_byte=300_000)),
     *_silent("silent after the request", ALL, Silence()),
-    *_silent("silent after the answer's head", (*DOWN, COMPLETE, LIST), Silence(response_byte=0)),
+    *_silent("silent after the answer's head", (*DOWN, LIST), Silence(response_byte=0)),
     *_silent("silent in mid-body", DOWN, Silence(response_byte=1000)),
     *_silent("reads a body below `min_rate`", BODIES_UP, Sip(50_000)),
     *_silent("sends a body below `min_rate`", DOWN, Drip(20_000)),
@@ -298,6 +302,7 @@ BREAKS = (
 
 _ERROR = b"<?xml version='1.0'?><Error><Code>InternalError</Code><Message>Sorry.</Message></Error>"
 _PAGE = b"<html><body>Welcome to our <b>network</b></body></html>"
+_GARBAGE = b"\0\1<<<garbage"
 _NOT_DONE = "200, but an error for a body"
 
 ANSWERS = (
@@ -315,13 +320,28 @@ ANSWERS = (
         times=2),
     Row("200 with a web page (a captive portal), always", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE),
         GIVEN_UP, raises=errors.ProtocolError, says="answer"),
-    Row("200 with garbage for a body, always", (CREATE, COMPLETE, LIST), Status(200, body=b"\0\1<<<garbage"),
-        GIVEN_UP, raises=errors.UnavailableError, says="500", remark="that is what botocore makes of it"),
-    Row("done, but the answer is lost", (PUT, PART), Close(carry_out=True), nth=1, times=2),
-    Row("done, but the answer is lost (reset)", (COMPLETE,), Reset(carry_out=True), nth=1, times=2,
+    Row("200 with garbage for a body, always", (CREATE, COMPLETE, LIST), Status(200, body=_GARBAGE),
+        GIVEN_UP, raises=errors.ProtocolError, says="the answer is not S3's"),
+    Row("done, but the answer is lost, twice", (PUT, PART), Close(carry_out=True), times=2),
+    Row("done, but the answer is lost, always", (PUT,), Close(carry_out=True), GIVEN_UP, remark="HEAD compares"),
+    Row("done, but the answer is lost, always", (PART,), Close(carry_out=True), GIVEN_UP,
+        raises=errors.UnreachableError, says="broke"),
+    Row("done, but the answer is lost (reset), twice", (COMPLETE,), Reset(carry_out=True), times=2,
         remark="the retry hears NoSuchUpload; HEAD compares"),
-    Row("done, but the answer never comes", (COMPLETE,), Silence(carry_out=True), nth=1, times=1,
+    Row("done, but the answer is lost (reset), always", (COMPLETE,), Reset(carry_out=True), GIVEN_UP,
+        remark="HEAD compares"),
+    Row("done, but the answer never comes, once", (COMPLETE,), Silence(carry_out=True), times=1, config=_IMPATIENT,
         remark="the retry hears NoSuchUpload; HEAD compares"),
+    Row("done, but the answer never comes, always", (PUT, COMPLETE), Silence(carry_out=True), GIVEN_UP,
+        config=_AT_MOST_TWICE, remark="HEAD compares"),
+    Row("done, but silent after the answer's head, twice", (COMPLETE,), Silence(response_byte=0), times=2,
+        config=_IMPATIENT, remark="the retry hears NoSuchUpload; HEAD compares"),
+    Row("done, but silent after the answer's head, always", (COMPLETE,), Silence(response_byte=0), GIVEN_UP,
+        config=_AT_MOST_TWICE, remark="HEAD compares"),
+    Row("done, but the answer is garbage, always", (COMPLETE,), Status(200, body=_GARBAGE, carry_out=True), GIVEN_UP,
+        remark="HEAD compares"),
+    Row("done, but the answer is 500, always", (PUT, COMPLETE), Status(500, "InternalError", carry_out=True), GIVEN_UP,
+        remark="HEAD compares"),
     Row("not done, and the upload is gone", (COMPLETE,), Hook(before=lambda server: server.uploads.clear()), AT_ONCE,
         raises=errors.UploadNotFoundError, says="NoSuchUpload"),
     Row("done, but the answer is lost; or is silent after its head", (CREATE,), Silence(response_byte=0), nth=1,

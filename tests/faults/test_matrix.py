@@ -45,7 +45,7 @@ async def test_row(row: Row, step: Step, tmp_path: Path, caplog: pytest.LogCaptu
         it.server.script(row.script(step, forbidden.endpoint_url))
         seconds, error = await play(row, step, it)
         assert type(error) is (row.raises or type(None)), error
-        assert seconds < row.within.seconds(config) + NOISE
+        assert seconds < row.within.seconds(config) + config.cleanup_timeout * row.asks(step) + NOISE
         if isinstance(error, LfaError):
             check_words(row, step, str(error))
         it.check_counts()
