@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import os
 import secrets
@@ -19,6 +20,9 @@ __all__ = ["FileSink", "MemorySink", "Pieces", "Sink", "Writer", "inside"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
 _GATHER = 1024 * 1024
+
+# How open(2) says that here are no files without a name.
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 
 
 class Writer(Protocol):
@@ -126,7 +130,9 @@ class FileSink:
     """A temporary file beside its destination, moved there at the end.
 
     The destination is either what it was before or the whole object, also
-    after a crash: the data are on the disk before the name is.
+    after a crash: the data are on the disk before the name is. Where the file
+    system can, the temporary file has no name until then: a killed process
+    leaves none.
 
     Parameters
     ----------
@@ -162,8 +168,14 @@ class FileSink:
         await in_thread(self._create)
 
     def _create(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self._temporary, flags, 0o666)
+        nameless = getattr(os, "O_TMPFILE", 0) if os.access("/proc/self/fd", os.X_OK) else 0
+        try:
+            self._fd = os.open(self._path.parent, os.O_RDWR | os.O_CLOEXEC | nameless, 0o666)
+        except OSError as error:
+            if error.errno not in _NO_TMPFILE:
+                raise
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._temporary, flags, 0o666)
 
     def open(self, size: int) -> None:
         """Do nothing: the file grows as it is written."""
@@ -181,10 +193,13 @@ class FileSink:
 
     def _commit(self) -> None:
         os.fsync(self._fd)
-        self._close()
-        self._temporary.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            if not os.fstat(self._fd).st_nlink:
+                # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
+                os.link(f"/proc/self/fd/{self._fd}", self._temporary.name, dst_dir_fd=folder)
+            self._close()
+            self._temporary.replace(self._path)
             os.fsync(folder)
         finally:
             os.close(folder)

@@ -94,7 +94,8 @@ ELSEWHERE = (
     Elsewhere("the process is killed", "`upload`", "no object, or the whole; `abort_stale_uploads` finds the rest", "-",
               ("test_kills.test_in_mid_upload",)),
     Elsewhere("the process is killed", "`download_file`",
-              "the old file, or the whole new one; a `.lfa-*.part` file may lie beside it", "-",
+              "the old file, or the whole new one; nothing beside it, where the file system has files without a name "
+              "(`O_TMPFILE`), else perhaps a `.lfa-*.part` file", "-",
               ("test_kills.test_in_mid_download",)),
     Elsewhere("1,000 transfers at once", "`upload`, `download`", "succeeds, over `max_connections`", "-",
               ("test_crowds.test_a_thousand_uploads_and_downloads", "test_crowds.test_a_thousand_through_faults")),

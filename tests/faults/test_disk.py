@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lsst_lfa.errors import LfaError
+from lsst_lfa.errors import AccessDeniedError, LfaError
 
+from . import Fault, Hook, Status
 from .scene import BUCKET, KEY, LARGE, OLD, scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from . import FaultyS3Server
 
 
 @contextmanager
@@ -71,6 +74,40 @@ async def test_a_read_only_disk(small_disk: Path) -> None:
             await it.bucket.download_file(KEY, it.destination)
         it.check_folder(OLD)
         assert not it.server.seen
+
+
+@pytest.fixture(params=["without a name", "with a name"])
+def temporary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let temporary files have no name until they are whole, as Linux can, or one from the beginning."""
+    if request.param == "with a name":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    return str(request.param)
+
+
+async def test_the_temporary_file(tmp_path: Path, temporary: str) -> None:
+    beside: list[int] = []
+
+    def look(_: FaultyS3Server) -> None:
+        beside.append(len(list(tmp_path.iterdir())) - 1)
+
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("GetObject", Hook(before=look)))
+        before = os.umask(0o027)
+        try:
+            await it.bucket.download_file(KEY, it.destination)
+        finally:
+            os.umask(before)
+        it.check_folder(LARGE)
+        assert it.destination.stat().st_mode & 0o777 == 0o640
+        assert set(beside) == {int(temporary == "with a name")}
+
+
+async def test_the_temporary_file_of_a_failure(tmp_path: Path, temporary: str) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("GetObject", Status(403, "AccessDenied"), nth=3))
+        with pytest.raises(AccessDeniedError):
+            await it.bucket.download_file(KEY, it.destination)
+        it.check_folder(OLD)
 
 
 async def test_a_folder_without_permission(tmp_path: Path) -> None:

@@ -96,6 +96,15 @@ async def victims() -> AsyncIterator[Victims]:
         await process.wait()
 
 
+def nameless(folder: Path) -> bool:
+    """Tell whether the file system makes files that have no name."""
+    try:
+        os.close(os.open(folder, os.O_RDWR | os.O_TMPFILE))
+    except OSError:
+        return False
+    return True
+
+
 async def test_in_mid_upload(tmp_path: Path) -> None:
     dice = random.Random(1)
     async with scene(tmp_path) as it, victims() as them:
@@ -119,6 +128,7 @@ async def test_in_mid_download(tmp_path: Path) -> None:
     dice = random.Random(2)
     async with scene(tmp_path) as it, victims() as them:
         it.server.script(Fault("GetObject", Drip(40e6)))
+        whole = 0
         for number in range(KILLS):
             path = it.destination if number % 2 else tmp_path / f"new{number}"
             it.destination.write_bytes(OLD)
@@ -126,3 +136,7 @@ async def test_in_mid_download(tmp_path: Path) -> None:
             if path.exists():
                 content = path.read_bytes()
                 assert content == LARGE or (number % 2 and content == OLD)
+                whole += content == LARGE
+        assert whole < KILLS
+        if nameless(tmp_path):
+            assert not list(tmp_path.glob(".*"))
