@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["dump", "load"]
 
-_SMALL: Final = 1 << 18
-"""Bytes: what may be copied with the interpreter's lock held."""
-
 _HEADER_ALLOWANCE: Final = 1 << 16
 """Bytes: what a first guess of a file's size adds to each HDU's data."""
 
@@ -116,6 +113,8 @@ def _load(data: io.BytesIO) -> HDUList:
     # Writable or shared, getvalue() does not copy; getbuffer() may.
     reader = _Reader(memoryview(data.getvalue()))
     hdulist = fits.open(reader, memmap=False, lazy_load_hdus=False)
+    # Astropy's own would copy strings with the lock held.
+    hdulist._file.readarray = reader.readarray  # noqa: SLF001
     for hdu in hdulist:
         hdu.data  # noqa: B018  (astropy reads data when they are asked for)
     hdulist.close()
@@ -130,6 +129,8 @@ def _apart(hdu: Any) -> Any:
     """
     from astropy.io import fits
 
+    from lsst_lfa.tables import Table
+
     apart = copy.copy(hdu)
     state = vars(apart)
     state["_header"] = hdu._header.copy()  # noqa: SLF001  (nothing public shares data)
@@ -141,7 +142,12 @@ def _apart(hdu: Any) -> Any:
         state["_data_needs_rescale"] = False
     if isinstance(data, fits.FITS_rec):
         # Writing brings its columns and its raw bytes into agreement.
-        state["data"] = data.copy()
+        if type(hdu) in {fits.BinTableHDU, fits.TableHDU} and data._load_variable_length_data:  # noqa: SLF001
+            table = Table(data)
+            state["data"] = table.data
+            state["_writedata_internal"] = functools.partial(table.write, type(hdu)())
+        else:
+            state["data"] = data.copy()
     elif _is_array(data):
         # Of what is read-only astropy makes a swapped copy.
         state["data"] = data.view()
@@ -227,7 +233,7 @@ class _Sink:
 
 
 class _Reader:
-    """A file to read from, whose large reads copy nothing."""
+    """A file to read from, whose arrays numpy copies."""
 
     closed = False
 
@@ -235,11 +241,23 @@ class _Reader:
         self._data = data
         self._position = 0
 
-    def read(self, size: int = -1) -> bytes | memoryview:
+    def read(self, size: int = -1) -> bytes:
         end = len(self._data) if size < 0 else self._position + size
-        part = self._data[self._position : end]
+        part = bytes(self._data[self._position : end])
         self._position += len(part)
-        return part if len(part) > _SMALL else bytes(part)
+        return part
+
+    def readarray(self, *, offset: int, dtype: Any, shape: int | tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """Copy an array, as the method of astropy's files does."""
+        import numpy as np
+
+        dtype = np.dtype(dtype)
+        size = dtype.itemsize * int(np.prod(shape))
+        part = self._data[offset : offset + size]
+        if len(part) < size:
+            msg = f"the FITS file is truncated: there are {len(part)} bytes where {size} should be"
+            raise OSError(msg)
+        return np.ndarray(shape, dtype, np.array(part))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
