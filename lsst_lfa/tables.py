@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Table"]
 
-_SLICE: Final = 1 << 22
+_SLICE: Final = 1 << 23
 """Bytes: how much of a table is converted at once."""
 
 _ARRAYS: Final = 1 << 12
@@ -87,7 +87,9 @@ class Table:
         step = max(1, _SLICE // max(1, width))
         for start in range(0, len(data), step):
             rows = slice(start, start + step)
-            part = self._part(rows, {name: np.array(field[rows], order="C", subok=True) for name, field in fixed.items()})
+            part = self._part(
+                rows, {name: np.array(field[rows], order="C", subok=True) for name, field in fixed.items()}
+            )
             for name in self._arrays:
                 part.view(np.ndarray)[name] = self._pointers.view(np.ndarray)[name][rows]
             try:
