@@ -114,7 +114,7 @@ async def test_two_loops_in_two_threads(tmp_path: Path) -> None:
 
 
 FORK = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from tests.faults.scene import BUCKET, KEY, LARGE
 from lsst_lfa import S3Session
 
@@ -124,21 +124,25 @@ bucket = session.bucket(BUCKET)
 async def work():
     assert (await bucket.download(KEY)).getvalue() == LARGE
 
-async def forked():
+async def forked(closes):
     await work()
     child = os.fork()
     if not child:
+        signal.alarm(20)  # rather than to hang
         # Out of a loop that runs in the parent; its sockets are not ours.
         asyncio.events._set_running_loop(None)
+        if closes:
+            asyncio.run(session.aclose())
         asyncio.run(work())
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    await work()
+    async with asyncio.timeout(5):  # the parent's connections are as they were
+        await work()
     await session.aclose()
 
 asyncio.run(work())
-asyncio.run(forked())
-asyncio.run(forked())
+asyncio.run(forked(False))
+asyncio.run(forked(True))
 """
 
 
