@@ -20,6 +20,8 @@ __all__ = ["FileSink", "MemorySink", "Pieces", "Sink", "Writer", "inside"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
 _GATHER = 1024 * 1024
+# What a stream's reader gets at a time, and holds beside what is read ahead.
+_PIECE = 256 * 1024
 
 # How open(2) says that here are no files without a name.
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
@@ -117,7 +119,7 @@ class Pieces:
 
     def room(self, position: int) -> memoryview:
         if position == self._stop:
-            self._start, self._stop = position, min(position + _GATHER, self._end)
+            self._start, self._stop = position, min(position + _PIECE, self._end)
             self._file = _untouched(self._stop - self._start)[0]
         return self._file.getbuffer()[position - self._start :]
 

@@ -195,8 +195,10 @@ class _FileSource:
         if hasattr(self._file, "seek") and hasattr(self._file, "tell"):
             try:
                 start = await self._call("tell")
-                end = await self._call("seek", 0, io.SEEK_END)
-                await self._call("seek", start)
+                try:
+                    end = await self._call("seek", 0, io.SEEK_END)
+                finally:  # also if it is cancelled here
+                    await self._call("seek", start)
             except OSError:
                 return self  # a pipe that says too late that it cannot seek
             if isinstance(start, int) and isinstance(end, int):

@@ -169,19 +169,18 @@ class _Multipart:
         free = asyncio.Semaphore(self._requests.config.max_concurrency)
 
         async def send(number: int, part: Part) -> None:
-            try:
-                self._etags[number - 1] = await _send(
-                    self._requests,
-                    "upload_part",
-                    self._key,
-                    part,
-                    Meter(self._progress),
-                    UploadId=self._id,
-                    PartNumber=number,
-                )
-            finally:
-                part.clear()
-                free.release()
+            self._etags[number - 1] = await _send(
+                self._requests,
+                "upload_part",
+                self._key,
+                part,
+                Meter(self._progress),
+                UploadId=self._id,
+                PartNumber=number,
+            )
+            # After a failure no other part is read: the error has this one in its hands.
+            part.clear()
+            free.release()
 
         async with task_group() as group:
 

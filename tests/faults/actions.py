@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from .messages import OPERATIONS, Answer, error_answer
+from .store import slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -244,17 +245,15 @@ class Corrupt(Action):
     mask: int = 1
 
     async def answer(self, exchange: Exchange) -> Answer:
-        """Change the byte in a copy of the piece it is in."""
+        """Put another byte in its place."""
         answer = exchange.carry_out()
-        offset = self.offset + (answer.content_length if self.offset < 0 else 0)
-        pieces = list(answer.body)
-        for number, piece in enumerate(pieces):
-            if 0 <= offset < len(piece):
-                changed = bytearray(piece)
-                changed[offset] ^= self.mask
-                pieces[number] = bytes(changed)
-            offset -= len(piece)
-        return replace(answer, body=pieces)
+        length = answer.content_length
+        offset = self.offset + (length if self.offset < 0 else 0)
+        if not 0 <= offset < length:
+            return answer
+        (byte,) = slices(answer.body, offset, offset + 1)
+        rest = slices(answer.body, offset + 1, length)
+        return replace(answer, body=[*slices(answer.body, 0, offset), bytes([byte[0] ^ self.mask]), *rest])
 
 
 class IgnoreRange(Action):

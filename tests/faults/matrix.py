@@ -265,7 +265,7 @@ def _broken(name: str, where: tuple[Step, ...], make: Callable[[], Action], says
 
 
 def _replace(server: FaultyS3Server) -> None:
-    server.put(BUCKET, KEY, users.LARGE[::-1])
+    server.put(BUCKET, KEY, users.EGRAL)
 
 
 BREAKS = (
@@ -357,12 +357,15 @@ def _interrupted(name: str, where: tuple[Step, ...], action: Action, **more: Any
     )
 
 
+_ON_ITS_WAY = "a request whose last byte is with the system, or the server, may still take effect, whole"
+
 CANCELLATIONS = (
-    *_interrupted("while it waits for the answer", ALL, Silence()),
-    *_interrupted("while it sends", BODIES_UP, Silence(request_byte=300_000)),
+    *_interrupted("while it waits for the answer", ALL, Silence(), remark=_ON_ITS_WAY),
+    *_interrupted("while it sends", BODIES_UP, Silence(request_byte=300_000), remark=_ON_ITS_WAY),
     *_interrupted("while it receives", DOWN, Silence(response_byte=1000)),
     *_interrupted("after it was begun, before that is known", (CREATE,), Silence(0, carry_out=True, seconds=0.2)),
-    *_interrupted("after it was done, before that is known", (COMPLETE,), Silence(carry_out=True)),
+    *_interrupted("after it was done, before that is known", (PUT, COMPLETE, DELETE), Silence(carry_out=True),
+                  remark="and it stays done: the whole object is there, or gone"),
 )  # fmt: skip
 
 ROWS = (*STATUSES, *SILENCES, *BREAKS, *ANSWERS, *CANCELLATIONS)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import tracemalloc
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from .proxy import Proxy
 from .store import Body, Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from .proxy import Tamper
 
@@ -30,17 +31,29 @@ SMALL = bytes(range(256)) * 2048
 """512 KiB: goes up in one request, comes down in two ranges."""
 
 LARGE = bytes(range(255, -1, -1)) * (4 * 1024 * 5 + 1024)
-"""5.25 MiB: goes up in two parts, comes down in many ranges."""
+"""5.25 MiB: goes up in five parts, comes down in five ranges."""
+
+EGRAL = LARGE[::-1]
+"""As many other bytes."""
 
 OLD = b"what was there before"
 
 # Made once: its digest takes a while.
 _stored = Store().put(BUCKET, KEY, Body(LARGE))
 
-CONFIG = TransferConfig(
-    part_size=5 * MiB,
+
+class SmallParts(TransferConfig):
+    """Whatever the user says: the tests' server takes parts of any size, so that many of them are few bytes."""
+
+    def __post_init__(self) -> None:
+        pass
+
+
+CONFIG = SmallParts(
+    part_size=5 * MiB // 4,
     multipart_threshold=MiB,
-    range_size=2 * MiB,
+    range_size=5 * MiB // 4,
+    chunk_size=64 * 1024,
     max_concurrency=2,
     connect_timeout=0.4,
     request_timeout=2,
@@ -51,6 +64,9 @@ CONFIG = TransferConfig(
     cleanup_timeout=0.6,
 )
 """More impatient than the default, for the tests' sake."""
+
+SLACK = 11 * MiB // 8
+"""Bytes that everything else takes: buffers of connections, at both of their ends, and one call of botocore's."""
 
 
 @dataclass
@@ -65,6 +81,8 @@ class Scene:
         A user's, with `CONFIG`.
     folder : Path
         Has one file, the destination of downloads, which contains `OLD`.
+    config : TransferConfig
+        The bucket's.
     counts : list of int
         What the callback was called with.
     expected : int or None
@@ -74,6 +92,7 @@ class Scene:
     server: FaultyS3Server
     bucket: AsyncS3Bucket
     folder: Path
+    config: TransferConfig
     counts: list[int] = field(default_factory=list)
     expected: int | None = None
 
@@ -94,6 +113,14 @@ class Scene:
         """Return the bytes of the object, if it is there."""
         found = self.server.objects.get((BUCKET, KEY))
         return None if found is None else found.data
+
+    def bounded_upload(self) -> AbstractContextManager[None]:
+        """Assert that an upload holds what it may hold at most."""
+        return memory_within((self.config.max_concurrency + 1) * self.config.part_size + SLACK)
+
+    def bounded_download(self, result: int = 0) -> AbstractContextManager[None]:
+        """Assert that a download holds what it may hold at most, besides a result of so many bytes."""
+        return memory_within((self.config.max_concurrency + 1) * self.config.range_size + result + SLACK)
 
     def check_counts(self, most: int = len(LARGE)) -> None:
         """Assert that the callback was told each byte once, and nothing else; at `most` so many, after a failure."""
@@ -121,7 +148,7 @@ async def scene(
     """Set the scene; afterwards, nothing may be left of it in this loop."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(nothing_left())
-        server = await stack.enter_async_context(server or FaultyS3Server(buckets=[BUCKET], receive_buffer=64 * 1024))
+        server = await stack.enter_async_context(server or _server())
         server.objects[BUCKET, KEY] = _stored
         if tampers:
             endpoint_url = (await stack.enter_async_context(Proxy(server.endpoint_url, *tampers))).endpoint_url
@@ -133,9 +160,32 @@ async def scene(
             config=config,
         )
         await stack.enter_async_context(session)
-        scene = Scene(server, session.bucket(BUCKET), folder)
+        scene = Scene(server, session.bucket(BUCKET), folder, config)
         scene.destination.write_bytes(OLD)
         yield scene
+
+
+def _server() -> FaultyS3Server:
+    return FaultyS3Server(buckets=[BUCKET], receive_buffer=64 * 1024, min_part_size=1)
+
+
+@contextmanager
+def memory_within(limit: int) -> Iterator[None]:
+    """Assert that all that is made within the context, and not by the server, never takes more bytes.
+
+    Garbage is collected early, for it is not held: aiohttp's broken requests are rings, with a part in their hands.
+    """
+    thresholds = gc.get_threshold()
+    gc.collect()  # or the collector would compare what is new with all modules, and wait
+    gc.set_threshold(200, 1, 1)
+    tracemalloc.start()
+    try:
+        yield
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        gc.set_threshold(*thresholds)
+        assert peak <= limit, f"{peak / MiB:.2f} MiB of {limit / MiB:.2f}"
 
 
 def descriptors() -> dict[str, str]:
@@ -165,7 +215,11 @@ async def nothing_left() -> AsyncIterator[None]:
     gc.collect()
 
 
-# What a user does. Each checks its own success.
+class Reread(io.BytesIO):
+    """A file whose bytes are others' memory with each `read`; those of a plain BytesIO would not be copied."""
+
+
+# What a user does. Each checks its own success, and what it holds in memory.
 
 
 async def upload(scene: Scene) -> None:
@@ -179,9 +233,10 @@ async def upload_in_parts(scene: Scene) -> None:
 async def _upload(scene: Scene, data: bytes) -> None:
     # What is there is other bytes: an old object cannot be taken for the new one.
     scene.server.put(BUCKET, KEY, OLD)
-    file = io.BytesIO(data)
+    file = Reread(data)
     try:
-        url = await scene.bucket.upload(file, KEY, scene.callback)
+        with scene.bounded_upload():
+            url = await scene.bucket.upload(file, KEY, scene.callback)
     except BaseException:
         assert scene.stored() in (OLD, data)
         assert file.tell() == 0
@@ -192,14 +247,16 @@ async def _upload(scene: Scene, data: bytes) -> None:
 
 
 async def download(scene: Scene) -> None:
-    file = await scene.bucket.download(KEY, scene.callback)
+    with scene.bounded_download(len(LARGE)):
+        file = await scene.bucket.download(KEY, scene.callback)
     scene.succeeded(len(LARGE))
     assert file.getvalue() == LARGE
 
 
 async def download_file(scene: Scene) -> None:
     try:
-        path = await scene.bucket.download_file(KEY, scene.destination, scene.callback)
+        with scene.bounded_download():
+            path = await scene.bucket.download_file(KEY, scene.destination, scene.callback)
     except asyncio.CancelledError:
         # It may come when all is done but the last step, which is not cut in two.
         scene.check_folder(LARGE if scene.destination.read_bytes() == LARGE else OLD)
@@ -213,11 +270,14 @@ async def download_file(scene: Scene) -> None:
 
 
 async def stream(scene: Scene) -> None:
-    got = bytearray()
-    async for chunk in scene.bucket.stream(KEY):
-        got += chunk
-        assert LARGE.startswith(got[-len(chunk) :], len(got) - len(chunk))
-    assert len(got) == len(LARGE)
+    position = 0
+    with scene.bounded_download():
+        async for chunk in scene.bucket.stream(KEY):
+            if not position:  # who reads slowly sees how much is read ahead
+                await asyncio.sleep(0.05)
+            assert LARGE.startswith(chunk, position)
+            position += len(chunk)
+    assert position == len(LARGE)
 
 
 async def size(scene: Scene) -> None:

@@ -94,9 +94,6 @@ class FaultyS3Server(Listener):
         Buckets to begin with.
     min_part_size : int, optional
         Smallest size of a part but the last, in bytes.
-    keep_content : bool, optional
-        Whether the bytes of objects and parts are kept. If not, digests and sizes are still right, the content is
-        zeros, and the memory of the process tells about the client alone.
     receive_buffer : int, optional
         See `Listener`.
 
@@ -123,7 +120,6 @@ class FaultyS3Server(Listener):
         *,
         buckets: Iterable[str] = ("test",),
         min_part_size: int = MIN_PART_SIZE,
-        keep_content: bool = True,
         receive_buffer: int | None = None,
     ) -> None:
         super().__init__(receive_buffer=receive_buffer)
@@ -133,7 +129,6 @@ class FaultyS3Server(Listener):
         self.peak_requests = 0
         self.bytes_received: Counter[str] = Counter()
         self.bytes_sent: Counter[str] = Counter()
-        self._keep_content = keep_content
         self._calls: Counter[str] = Counter()
         self.script(*faults)
 
@@ -169,7 +164,6 @@ class FaultyS3Server(Listener):
         while (head := await connection.read_head()) is not None:
             request = Request.parse(head)
             seen = self._record(request)
-            request.body.keeps = self._keep_content or request.method != "PUT"
             self.current_requests += 1
             self.peak_requests = max(self.peak_requests, self.current_requests)
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import io
 import os
 import random
 import time
@@ -12,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import errors
-from lsst_lfa.transfer import sinks
 
 from . import Fault, Hook, Reset, Silence, Status
 from . import scene as users
@@ -63,13 +64,59 @@ async def test_while_the_source_is_silent(tmp_path: Path, given: int) -> None:
         await asyncio.Event().wait()
 
     async with scene(tmp_path) as it:
-        task = asyncio.create_task(it.bucket.upload(source(), KEY, it.callback))
-        await waits.wait()
-        await asyncio.sleep(0.2)
-        await cancelled(task)
+        with it.bounded_upload():
+            task = asyncio.create_task(it.bucket.upload(source(), KEY, it.callback))
+            await waits.wait()
+            await asyncio.sleep(0.2)
+            await cancelled(task)
         assert len(it.server.calls("CreateMultipartUpload")) == min(given, 1)
         assert not it.server.uploads
         it.check_counts(given * CONFIG.part_size)
+
+
+class SlowFile(io.BytesIO):
+    """A file one of whose calls takes a while, in its thread."""
+
+    def __init__(self, data: bytes, nth: int) -> None:
+        super().__init__(data)
+        self.slow = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._left = nth
+
+    def _call(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._loop.call_soon_threadsafe(self.slow.set)
+            time.sleep(0.1)
+
+    def seekable(self) -> bool:
+        self._call()
+        return True
+
+    def tell(self) -> int:
+        self._call()
+        return super().tell()
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        self._call()
+        return super().seek(position, whence)
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._call()
+        return super().read(size)
+
+
+@pytest.mark.parametrize("nth", range(1, 9))
+async def test_while_a_thread_works_on_the_source(tmp_path: Path, nth: int) -> None:
+    async with scene(tmp_path) as it:
+        file = SlowFile(b"header" + LARGE, nth + 1)
+        file.seek(6)
+        task = asyncio.create_task(it.bucket.upload(file, KEY, it.callback))
+        async with asyncio.timeout(SOON):
+            await file.slow.wait()
+        await cancelled(task)
+        assert file.tell() == 6  # to be tried again
+        assert not it.server.uploads
 
 
 async def test_again_in_the_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,33 +173,36 @@ async def test_an_abort_is_repeated_until_the_upload_is_gone(tmp_path: Path) -> 
         assert len(it.server.calls("AbortMultipartUpload")) == 4
 
 
-def slowly(function: Callable[..., Any], started: list[float]) -> Callable[..., Any]:
-    """Return the function, but it blocks its thread for a while first."""
+class SlowDisk:
+    """A disk whose next calls of some functions of the system take a while, in their threads."""
 
-    def slow(*args: Any) -> Any:
-        started.append(time.monotonic())
-        time.sleep(0.3)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+        self.started = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for name in names:
+            monkeypatch.setattr(os, name, functools.partial(self._call, getattr(os, name)))
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        if not self.started.is_set():
+            self._loop.call_soon_threadsafe(self.started.set)
+            time.sleep(0.3)
         return function(*args)
 
-    return slow
 
-
-@pytest.mark.parametrize("stage", ["write", "commit", "verify"])
-async def test_while_a_thread_works_on_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
-    started: list[float] = []
-    async with scene(tmp_path, config=replace(CONFIG, verify=stage == "verify")) as it:
-        if stage == "verify":
-            monkeypatch.setattr("lsst_lfa.bucket.check_etag", slowly(lambda *_: None, started))
-        elif stage == "commit":
-            monkeypatch.setattr(os, "fsync", slowly(os.fsync, started))
-        else:
-            monkeypatch.setattr(sinks, "_write_all", slowly(sinks._write_all, started))
+@pytest.mark.parametrize(
+    "stage", [("pwrite", "pwritev"), ("fsync",), ("pread", "preadv")], ids=["write", "commit", "verify"]
+)
+async def test_while_a_thread_works_on_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[str, ...]
+) -> None:
+    async with scene(tmp_path, config=replace(CONFIG, verify=True)) as it:
+        disk = SlowDisk(monkeypatch, *stage)
         task = asyncio.create_task(it.bucket.download_file(KEY, it.destination, it.callback))
-        while not started:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(SOON):
+            await disk.started.wait()
         await cancelled(task)
         monkeypatch.undo()
-        if stage == "commit":  # it was all there: either is whole
+        if stage == ("fsync",):  # it was all there: either is whole
             it.check_folder(it.destination.read_bytes())
             assert it.destination.read_bytes() in (OLD, LARGE)
         else:

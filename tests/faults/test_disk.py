@@ -50,7 +50,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def test_a_full_disk(small_disk: Path) -> None:
     async with scene(small_disk) as it:
-        with pytest.raises(OSError, match="No space left") as caught:
+        with pytest.raises(OSError, match="No space left") as caught, it.bounded_download():
             await it.bucket.download_file(KEY, it.destination, it.callback)
         assert caught.value.errno == errno.ENOSPC
         assert BUCKET in caught.value.__notes__[0]
@@ -60,7 +60,11 @@ async def test_a_full_disk(small_disk: Path) -> None:
 
 async def test_a_limit(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
-        with no_file_larger_than(3_000_000), pytest.raises(OSError, match="File too large") as caught:
+        with (
+            no_file_larger_than(3_000_000),
+            pytest.raises(OSError, match="File too large") as caught,
+            it.bounded_download(),
+        ):
             await it.bucket.download_file(KEY, it.destination, it.callback)
         assert not isinstance(caught.value, LfaError)
         assert KEY in caught.value.__notes__[0]

@@ -15,7 +15,7 @@ import pytest
 from lsst_lfa import AsyncS3Bucket, LfaError, MockS3Server, S3Session, download_url
 
 from . import Fault, FaultyS3Server, RefusingHost, Reset, Silence, Status, Trap
-from .scene import BUCKET, CONFIG, KEY, LARGE, nothing_left
+from .scene import BUCKET, CONFIG, KEY, LARGE, MiB, nothing_left
 from .wire import Listener
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ async def test_canaries(
     caplog.set_level(logging.DEBUG, logger=OURS)
     shown: list[object] = []
     async with nothing_left(), AsyncExitStack() as stack:
-        server = await stack.enter_async_context(FaultyS3Server(buckets=[BUCKET]))
+        server = await stack.enter_async_context(FaultyS3Server(buckets=[BUCKET], min_part_size=1))
         refusing = stack.enter_context(RefusingHost())
         bucket = make(server.endpoint_url, monkeypatch)
         shown += [bucket, bucket._session, bucket._session.settings, bucket.url(KEY), bucket._session.endpoint_url]
@@ -180,7 +180,7 @@ async def test_the_mock_sends_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "FwoGZXIvYXdzEXAMPLE")
-        async with AsyncS3Bucket(BUCKET, domock=True, config=CONFIG) as bucket:
+        async with AsyncS3Bucket(BUCKET, domock=True, config=replace(CONFIG, part_size=5 * MiB)) as bucket:
             url = await bucket.upload(LARGE, KEY)
             assert (await bucket.download(KEY)).getvalue() == LARGE
             assert [info.key async for info in bucket.list()] == [KEY]

@@ -63,7 +63,7 @@ async def test_a_file_changes(tmp_path: Path, tmp_path_factory: pytest.TempPathF
     size = len(PARTS) + 1 if change == "grows" else len(PARTS) - 1
     async with scene(tmp_path) as it:
         it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: os.truncate(path, size))))
-        with pytest.raises(SourceChangedError, match="it changed while it was read"):
+        with pytest.raises(SourceChangedError, match="it changed while it was read"), it.bounded_upload():
             await it.bucket.upload(path, KEY, it.callback)
         assert not it.server.uploads
         assert it.stored() == LARGE
@@ -77,7 +77,8 @@ async def test_a_file_is_replaced(tmp_path: Path, tmp_path_factory: pytest.TempP
     other.write_bytes(PARTS[::-1] + b"more")
     async with scene(tmp_path) as it:
         it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: other.replace(path))))
-        await it.bucket.upload(path, KEY, it.callback)
+        with it.bounded_upload():
+            await it.bucket.upload(path, KEY, it.callback)
         assert it.stored() == PARTS
         assert sum(it.counts) == len(PARTS)
 
@@ -89,7 +90,7 @@ async def test_a_file_is_replaced(tmp_path: Path, tmp_path_factory: pytest.TempP
         (ValueError("boom"), ValueError, "boom"),
         (None, SourceChangedError, "it changed"),
         ("text", TypeError, "gave str"),
-        (b"x" * (CONFIG.part_size + 1), SourceChangedError, "gave 5242881 bytes"),
+        (b"x" * (CONFIG.part_size + 1), SourceChangedError, f"gave {CONFIG.part_size + 1} bytes"),
         (b"", SourceChangedError, "it changed"),
     ],
     ids=["raises OSError", "raises ValueError", "ends early", "gives text", "gives too much", "gives nothing"],
@@ -98,7 +99,7 @@ async def test_a_file_object_fails(tmp_path: Path, fault: Any, raised: type[Exce
     file = Custom(PARTS, fault=fault if fault is not None else bytearray())
     file.seek(7)
     async with scene(tmp_path) as it:
-        with pytest.raises(raised, match=words) as caught:
+        with pytest.raises(raised, match=words) as caught, it.bounded_upload():
             await it.bucket.upload(file, KEY, it.callback)
         if not isinstance(caught.value, SourceChangedError):
             assert BUCKET in caught.value.__notes__[0]
@@ -112,7 +113,8 @@ async def test_a_file_object_fails(tmp_path: Path, fault: Any, raised: type[Exce
 
 async def test_a_file_object_gives_little_at_a_time(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
-        await it.bucket.upload(Custom(LARGE, most=100_001), KEY, it.callback)
+        with it.bounded_upload():
+            await it.bucket.upload(Custom(LARGE, most=100_001), KEY, it.callback)
         assert it.stored() == LARGE
         assert sum(it.counts) == len(LARGE)
 
@@ -130,7 +132,7 @@ async def test_an_iterator_raises(tmp_path: Path) -> None:
 
     async with scene(tmp_path) as it:
         it.server.put(BUCKET, KEY, OLD)
-        with pytest.raises(ValueError, match="boom"):
+        with pytest.raises(ValueError, match="boom"), it.bounded_upload():
             await it.bucket.upload(source(), KEY, it.callback)
         assert closed
         assert not it.server.uploads

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from types import TracebackType
 
-CHUNK = 256 * 1024
+CHUNK = 128 * 1024
 """Most bytes moved by one system call."""
 
 HEAD_CHUNK = 16 * 1024
