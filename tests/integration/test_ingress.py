@@ -46,7 +46,7 @@ async def test_large_file_goes_up_in_parts(service: Service, name: str, session:
     data = sample(100 * MiB)
     bucket = session.bucket(name)
     await bucket.upload(data, KEY)
-    assert (await bucket.head(KEY)).etag.endswith("-13")
+    assert (await bucket.head(KEY)).etag.endswith("-7")
     assert service.content(name, KEY) == data
     assert (await bucket.download(KEY)).getvalue() == data
 

@@ -107,7 +107,7 @@ def sent(proxy: Proxy, what: str) -> int:
 
 @VERIFYING
 async def test_part_is_sent_again(service: Service, name: str, noisy: Noisy) -> None:
-    data = sample(20 * MiB)
+    data = sample(2 * PART + 4 * MiB)
     counts: list[int] = []
     flips = [Flip("partNumber=1", 0, "request"), Flip("partNumber=2", 5_000_000, "request", bit=7, times=2)]
     async with noisy(*flips) as (proxy, session):

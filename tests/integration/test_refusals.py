@@ -32,7 +32,7 @@ def verbs(bucket: AsyncS3Bucket, folder: Path) -> dict[str, Coroutine[Any, Any, 
     """Return every verb that asks the server for something, on a key called "key"."""
     return {
         "upload": bucket.upload(b"x", "key"),
-        "upload in parts": bucket.upload(sample(9 * MiB), "key"),
+        "upload in parts": bucket.upload(sample(17 * MiB), "key"),
         "download": bucket.download("key"),
         "download_file": bucket.download_file("key", folder / "file"),
         "stream": anext(bucket.stream("key")),
@@ -142,9 +142,9 @@ async def test_somebody_elses_bucket(
 
 
 async def test_refused_source_can_be_used_again(session: S3Session, bucket: AsyncS3Bucket) -> None:
-    source = io.BytesIO(b"head" + sample(9 * MiB))
+    source = io.BytesIO(b"head" + sample(17 * MiB))
     source.seek(4)
     await refused(session.bucket("test-missing").upload(source, "key"), errors.BucketNotFoundError)
     assert source.tell() == 4
     await bucket.upload(source, "key")
-    assert await bucket.size("key") == 9 * MiB
+    assert await bucket.size("key") == 17 * MiB
