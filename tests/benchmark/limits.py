@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .instruments import forget_peak, memory, watch
-from .options import note, parse_size, parser, say
 from .peers import FLOOR, OURS, open_peer
 from .target import LARGE, SMALL_SIZE, payload
 
@@ -138,6 +137,8 @@ def _linear(service: Service, _: int) -> Measures:
 
 
 def main() -> None:
+    # Not where a peer's own environment measures: that has no servers to choose from.
+    from .options import note, parse_size, parser, say
     from .serving import serve
 
     made = parser(__doc__)

@@ -72,6 +72,30 @@ async def test_credentials_and_region_are_those_of_the_profile(monkeypatch: pyte
     assert "eu-west-1" in url
 
 
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nobody has set any credentials."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("S3_ENDPOINT_URL", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("nobody")
+async def test_entering_a_bucket_opens_it_and_without_credentials_says_so() -> None:
+    with pytest.raises(errors.MissingCredentialsError, match=r"bucket test at http://127\.0\.0\.1:9.*AWS_ACCESS_KEY_ID"):
+        async with AsyncS3Bucket("test"):
+            pytest.fail("it was entered")
+
+
+@pytest.mark.usefixtures("nobody")
+async def test_a_profile_that_is_not_there_is_named() -> None:
+    with pytest.raises(errors.LfaError, match=r"s3://test/k .*profile \(summit\) could not be found"):
+        await AsyncS3Bucket("test", profile="summit").exists("k")
+
+
 async def test_a_session_token_goes_with_its_credentials() -> None:
     keys: dict[str, Any] = {"access_key_id": "OURS", "secret_access_key": "secret", "session_token": "TOKEN"}
     async with S3Session(endpoint_url="http://127.0.0.1:9", **keys) as session:
