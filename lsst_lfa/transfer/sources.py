@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import io
+import mmap
 import os
 from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import aiofiles
+from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
 
 from lsst_lfa.errors import SourceChangedError
 
@@ -23,6 +25,8 @@ __all__ = ["Source", "open_source"]
 
 # Shorter pieces are joined: a part of many small views costs more than a copy.
 _SMALL = 64 * 1024
+# Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
+_FILLING = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
 
 Part = list[memoryview]
 
@@ -180,9 +184,10 @@ class _FileSource:
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._fills = type(file) in _FILLING or isinstance(file, (AsyncBufferedIOBase, AsyncFileIO))
         self._start: int | None = None
 
-    async def _call(self, name: str, *args: int) -> Any:
+    async def _call(self, name: str, *args: Any) -> Any:
         method = getattr(self._file, name)
         if inspect.iscoroutinefunction(method):
             return await method(*args)
@@ -211,7 +216,20 @@ class _FileSource:
         if error is not None and self._start is not None:
             await self._call("seek", self._start)
 
+    async def _fill(self, size: int) -> Part:
+        # Not malloc's memory: of that, each thread keeps what it once had.
+        view = memoryview(mmap.mmap(-1, size))
+        done = 0
+        while done < size and (count := await self._call("readinto", view[done:])) != 0:
+            if count is None:
+                msg = "the source has no bytes yet: it does not block, as a source must"
+                raise TypeError(msg)
+            done += count
+        return [view[:done]] if done else []
+
     async def read(self, size: int) -> Part:
+        if self._fills:
+            return await self._fill(size)
         views: Part = []
         left = size
         while left:

@@ -85,7 +85,9 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("nobody")
 async def test_entering_a_bucket_opens_it_and_without_credentials_says_so() -> None:
-    with pytest.raises(errors.MissingCredentialsError, match=r"bucket test at http://127\.0\.0\.1:9.*AWS_ACCESS_KEY_ID"):
+    with pytest.raises(
+        errors.MissingCredentialsError, match=r"bucket test at http://127\.0\.0\.1:9.*AWS_ACCESS_KEY_ID"
+    ):
         async with AsyncS3Bucket("test"):
             pytest.fail("it was entered")
 

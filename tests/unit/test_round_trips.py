@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -279,3 +280,47 @@ async def test_a_source_that_raises_is_heard(server: MockS3Server) -> None:
 
         with pytest.raises(errors.SourceChangedError, match="read"):
             await session.bucket("test").upload(TooMuch(), "broken")
+
+
+@pytest.mark.parametrize("opened", ["path", "open(path, 'rb')"])
+async def test_a_large_file_goes_up_in_the_memory_of_its_parts(
+    server: MockS3Server, tmp_path: Path, opened: str
+) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(400 * MiB)
+    code = f"""
+import asyncio, pathlib
+from lsst_lfa import S3Session
+
+def memory(field):
+    text = pathlib.Path("/proc/self/status").read_text()
+    return int(text.partition(field + ":")[2].split()[0]) * 1024
+
+async def main():
+    path = pathlib.Path({str(path)!r})
+    keys = dict(access_key_id={server.access_key_id!r}, secret_access_key={server.secret_access_key!r})
+    async with S3Session(endpoint_url={server.endpoint_url!r}, **keys) as session:
+        bucket = session.bucket("test")
+        await bucket.upload(b"warm", "warm")
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+        before = memory("VmRSS")
+        await bucket.upload({opened}, "large")
+        print(memory("VmHWM") - before)
+
+asyncio.run(main())
+"""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await child.communicate()
+    assert child.returncode == 0, err.decode()
+    assert int(out) <= 96 * MiB
+
+
+async def test_a_file_that_does_not_block_is_refused(bucket: AsyncS3Bucket) -> None:
+    receiving, sending = os.pipe()
+    os.set_blocking(receiving, False)
+    with open(receiving, "rb", buffering=0) as file, pytest.raises(TypeError, match="does not block"):  # noqa: PTH123
+        await bucket.upload(file, "k")
+    os.close(sending)
