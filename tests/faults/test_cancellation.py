@@ -133,6 +133,17 @@ async def test_again_in_the_abort(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         assert await it.bucket.abort_stale_uploads(-5) == 1
 
 
+async def test_while_the_upload_is_begun(tmp_path: Path) -> None:
+    # Its id is in an answer that is yet to come.
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("CreateMultipartUpload", Silence(seconds=0.2, carry_out=True)))
+        task = asyncio.create_task(users.upload_in_parts(it))
+        await seen(it.server, "CreateMultipartUpload")
+        await cancelled(task)
+        assert it.server.calls("AbortMultipartUpload")
+        assert not it.server.uploads
+
+
 async def test_the_abort_is_tried_again(tmp_path: Path) -> None:
     async with scene(tmp_path) as it:
         it.server.script(
