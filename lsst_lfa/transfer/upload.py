@@ -96,7 +96,6 @@ async def _send(requests: Requests, operation: str, key: str, views: Part, meter
         nonlocal pace
         pace = current
         meter.restart()
-        body.seek(0)
         call = getattr(requests.client, operation)
         answer = await call(
             Bucket=requests.bucket, Key=key, Body=body if len(body) else b"", ContentLength=len(body), **params

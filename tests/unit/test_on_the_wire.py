@@ -60,6 +60,16 @@ async def test_checksums_are_those_asked_for(monkeypatch: pytest.MonkeyPatch, in
     assert any(name.startswith("x-amz-checksum-") for name in seen.headers) == bool(setting)
 
 
+async def test_a_checksum_is_of_the_whole_body_when_it_is_sent_again_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_supported")
+    async with served(Fault("PutObject", Status(500), times=1)) as (server, bucket):
+        await bucket.upload(b"data", "k")
+        first, again = (
+            {name: seen.headers[name] for name in seen.headers if "checksum" in name} for seen in server.seen
+        )
+    assert first == again
+
+
 async def test_deleting_many_objects_by_boto3_carries_a_digest() -> None:
     async with served() as (server, bucket):
         objects = {"Objects": [{"Key": "k"}]}
