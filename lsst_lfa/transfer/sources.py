@@ -218,7 +218,7 @@ class _FileSource:
 
     async def _fill(self, size: int) -> Part:
         # Not malloc's memory: of that, each thread keeps what it once had.
-        view = memoryview(mmap.mmap(-1, size))
+        view = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         done = 0
         while done < size and (count := await self._call("readinto", view[done:])) != 0:
             if count is None:
