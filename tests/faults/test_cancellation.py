@@ -250,6 +250,17 @@ async def test_a_deadline_bounds_the_whole_transfer(tmp_path: Path, act: Callabl
         assert not it.server.uploads
 
 
+async def test_a_stream_left_early_does_not_wait_for_what_it_asked_ahead(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        it.server.script(Fault("GetObject", Silence(), where=lambda seen: seen.number > 1))
+        chunks = it.bucket.stream(KEY)
+        await anext(chunks)
+        ahead = 1 + CONFIG.max_concurrency
+        await seen(it.server, "GetObject", ahead)
+        await chunks.aclose()
+        assert len(it.server.calls("GetObject")) == ahead  # nothing was tried again
+
+
 async def test_a_failure_is_no_cancellation(tmp_path: Path) -> None:
     """A transfer that fails leaves the task that asked for it able to be cancelled, and to time out."""
     async with scene(tmp_path) as it:
