@@ -105,7 +105,6 @@ def aws_config(settings: Settings, session: BotoSession) -> dict[str, Any]:
         "connect_timeout": settings.connect_timeout,
         "read_timeout": settings.request_timeout,
         "max_pool_connections": settings.max_connections,
-        "tcp_keepalive": True,
         # As it is: botocore would put a long one together for each request.
         "user_agent": f"lsst_lfa botocore/{botocore.__version__}",
     }
