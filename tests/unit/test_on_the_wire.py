@@ -46,6 +46,14 @@ async def test_a_download_is_ranges_of_one_version_side_by_side_and_nothing_else
         assert 1 < server.peak_requests <= 3
 
 
+@pytest.mark.parametrize(("status", "times"), [(Status(403, "AccessDenied"), 1), (Status(503, "SlowDown"), 3)])
+async def test_only_what_may_get_better_is_tried_again(status: Status, times: int) -> None:
+    async with served(Fault("PutObject", status), attempts=3, retry_delay=0.01) as (server, bucket):
+        with pytest.raises(ClientError):
+            await bucket.upload(b"data", "k")
+        assert len(server.calls("PutObject")) == times
+
+
 @pytest.mark.parametrize("integrity", ["sha256", "md5"])
 @pytest.mark.parametrize("setting", ["", "when_supported"])
 async def test_checksums_are_those_asked_for(monkeypatch: pytest.MonkeyPatch, integrity: str, setting: str) -> None:
