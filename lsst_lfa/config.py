@@ -26,6 +26,11 @@ class TransferConfig:
         Objects of up to so many bytes go up in one request, larger ones in
         parts. At most ``max_concurrency * part_size``, since so much is held
         in memory before the choice can be made.
+    memory_part_size : `int`
+        Bytes in a part, at most, of what is in memory when it is uploaded:
+        bytes, or a `io.BytesIO`. Such a part takes up no memory of its own,
+        and fewer requests cost less: so ``part_size`` is doubled up to this,
+        as long as two parts are left for each request under way.
     range_size : `int`
         Bytes that one request of a parallel download asks for at most. They
         go straight to their place, so they take up no memory of their own;
@@ -70,6 +75,7 @@ class TransferConfig:
 
     part_size: int = 16 * MiB
     multipart_threshold: int = 16 * MiB
+    memory_part_size: int = 32 * MiB
     range_size: int = 64 * MiB
     chunk_size: int = MiB // 4
     max_concurrency: int = 4
@@ -91,6 +97,7 @@ class TransferConfig:
             "multipart_threshold",
             "0 to max_concurrency * part_size",
         )
+        self._require(self.memory_part_size <= MAX_PART_SIZE, "memory_part_size", "5 GiB at most")
         for name in ("range_size", "chunk_size", "max_concurrency", "min_rate", "attempts"):
             self._require(getattr(self, name) >= 1, name, "1 or more")
         for name in ("connect_timeout", "request_timeout", "retry_delay", "retry_for", "cleanup_timeout"):

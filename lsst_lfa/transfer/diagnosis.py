@@ -52,8 +52,8 @@ _CHANGED = Reading(errors.ObjectChangedError, "The object was replaced in the me
 _DIGEST = Reading(errors.DigestRefusedError, "The bytes were changed on their way: check the network and the proxies.")
 _TOO_LARGE = Reading(
     errors.TooLargeError,
-    "The server, or a proxy before it, caps the request's body: set TransferConfig.part_size and "
-    "multipart_threshold below the cap, or raise it (nginx: client_max_body_size).",
+    "The server, or a proxy before it, caps the request's body: set TransferConfig.part_size, "
+    "memory_part_size and multipart_threshold below the cap, or raise it (nginx: client_max_body_size).",
 )
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html; a bare

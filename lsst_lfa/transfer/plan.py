@@ -53,6 +53,19 @@ def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
     return _grow(part_size, known=size is not None)
 
 
+def memory_part_size(size: int, part_size: int, most: int, together: int) -> int:
+    """Part size, in bytes, for ``size`` bytes that are in memory already.
+
+    A part of them takes up no memory of its own, and each request costs
+    milliseconds of the event loop: so ``part_size`` is doubled, up to
+    ``most``, as long as there are two parts at least for each of ``together``
+    connections: while some are hashed, others are on their way.
+    """
+    while 2 * part_size <= most and 4 * together * part_size <= size:
+        part_size *= 2
+    return part_size
+
+
 def _grow(part_size: int, *, known: bool) -> Iterator[int]:
     for index in range(MAX_PARTS):
         growth = 0 if known else index // _PARTS_PER_DOUBLING

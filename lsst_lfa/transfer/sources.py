@@ -40,6 +40,8 @@ class Source(Protocol):
 
     size: int | None
     """Bytes to come; `None` if that is not known."""
+    in_memory: bool
+    """Whether all of them are in memory already."""
 
     async def __aenter__(self) -> Self:
         """Get ready to read."""
@@ -110,6 +112,8 @@ def _view(data: object) -> memoryview:
 class _BufferSource:
     """Bytes in memory, never copied."""
 
+    in_memory = True
+
     def __init__(self, view: memoryview) -> None:
         if not view.c_contiguous:
             msg = "cannot upload a buffer that is not C-contiguous: make a copy of it first"
@@ -148,6 +152,7 @@ class _PathSource:
     """A file of the local disk, opened and closed by us."""
 
     size: int | None = None
+    in_memory = False
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -181,6 +186,7 @@ class _FileSource:
     """A file object, sync or async, that can seek or not; sync ones are read in threads."""
 
     size: int | None = None
+    in_memory = False
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -249,6 +255,7 @@ class _IteratorSource:
     """An async iterable of bytes-like objects of any size."""
 
     size: int | None = None
+    in_memory = False
 
     def __init__(self, iterable: AsyncIterable[object]) -> None:
         self._iterable = iterable

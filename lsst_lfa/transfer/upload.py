@@ -12,12 +12,14 @@ from lsst_lfa.errors import KeyNotFoundError, LfaError, ProtocolError, SourceCha
 from lsst_lfa.transport import Body
 
 from .diagnosis import is_transient
-from .plan import part_sizes
+from .plan import memory_part_size, part_sizes
 from .progress import Meter
 from .tasks import task_group, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+    from lsst_lfa.config import TransferConfig
 
     from .progress import Progress
     from .requests import Requests
@@ -42,7 +44,7 @@ async def upload(requests: Requests, key: str, source: Source, progress: Progres
     fails, and whenever it is cancelled, no multipart upload stays behind; if
     the server cannot be reached to abort it, its id is logged.
     """
-    async with source, aclosing(_parts(source, requests.config.part_size)) as parts:
+    async with source, aclosing(_parts(source, requests.config)) as parts:
         first: list[Part] = []
         size = 0
         async for part in parts:
@@ -60,8 +62,11 @@ def _size(part: Part) -> int:
     return sum(view.nbytes for view in part)
 
 
-async def _parts(source: Source, part_size: int) -> AsyncGenerator[Part, None]:
+async def _parts(source: Source, config: TransferConfig) -> AsyncGenerator[Part, None]:
     """Read part after part; a source must give what its size promised."""
+    part_size = config.part_size
+    if source.in_memory and source.size is not None:
+        part_size = memory_part_size(source.size, part_size, config.memory_part_size, config.max_concurrency)
     done = 0
     for size in part_sizes(source.size, part_size):
         part = await source.read(size)

@@ -17,6 +17,8 @@ __all__ = ["check_etag"]
 
 _ETAG = re.compile(r'"?([0-9a-f]{32})(?:-(\d+))?"?')
 _BLOCK = MiB
+# What we send from memory may be in parts as much longer.
+_DOUBLINGS = 4
 # What S3 clients use: ours, boto3's and s3fs's, minio's, the AWS console's.
 _USUAL = tuple(size * MiB for size in (8, 5, 16, 50, 64, 17))
 
@@ -65,7 +67,8 @@ def check_etag(what: str, etag: str, size: int, part_size: int, read: Callable[[
 def _guesses(size: int, parts: int, part_size: int) -> Iterator[int]:
     """Part sizes that would have cut ``size`` bytes into so many parts."""
     smallest = -(-size // parts)
-    for guess in dict.fromkeys((part_size, *_USUAL, -(-smallest // MiB) * MiB, smallest)):
+    doubled = (part_size << times for times in range(_DOUBLINGS + 1))
+    for guess in dict.fromkeys((*doubled, *_USUAL, -(-smallest // MiB) * MiB, smallest)):
         if len(list(_parts(size, guess))) == parts:
             yield guess
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 MiB = 2**20
 _VALUES = {
     "part_size": [size * MiB for size in (5, 8, 16, 32)],
+    "memory_part_size": [size * MiB for size in (16, 32, 64, 128)],
     "range_size": [size * MiB for size in (8, 16, 32, 64, 128)],
     "max_concurrency": [1, 2, 3, 4, 6, 8, 12],
     "chunk_size": [MiB // 16, MiB // 8, MiB // 4, MiB // 2, MiB, 2 * MiB],
 }
 # Settings that are of no consequence in the other direction.
-_ONLY = {"part_size": "upload", "chunk_size": "upload", "range_size": "download"}
+_ONLY = {"part_size": "upload", "memory_part_size": "upload", "chunk_size": "upload", "range_size": "download"}
 
 
 def _settings(names: list[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -31,6 +32,8 @@ def _settings(names: list[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
     for name in names:
         for value in _VALUES[name]:
             config = {name: value}
+            if name == "part_size":
+                config["memory_part_size"] = value
             # No more may be in memory than the parts of one upload.
             most = config.get("max_concurrency", TransferConfig().max_concurrency) * config.get(
                 "part_size", TransferConfig().part_size

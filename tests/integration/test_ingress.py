@@ -67,6 +67,7 @@ async def test_too_large(service: Service, name: str, session: S3Session, config
         "413",
         f"s3://{name}/{KEY}",
         "TransferConfig.part_size",
+        "memory_part_size",
         "multipart_threshold",
         "client_max_body_size",
     ):

@@ -24,6 +24,7 @@ from lsst_lfa.transfer.plan import (
     MIN_PART_SIZE,
     MiB,
     TiB,
+    memory_part_size,
     parse_content_range,
     part_sizes,
     ranges,
@@ -56,6 +57,21 @@ def test_parts_of_an_unknown_size_grow_to_hold_5_tib(part_size: int) -> None:
 def test_more_than_5_tib_is_refused_at_once() -> None:
     with pytest.raises(ValueError, match="5 TiB"):
         part_sizes(MAX_OBJECT_SIZE + 1, 8 * MiB)
+
+
+@given(
+    size=st.integers(0, 100 * 1024 * MiB),
+    part_size=st.integers(MIN_PART_SIZE, 64 * MiB),
+    most=st.integers(0, 256 * MiB),
+    together=st.integers(1, 8),
+)
+def test_parts_in_memory_are_long_but_two_for_each_connection(
+    size: int, part_size: int, most: int, together: int
+) -> None:
+    longer = memory_part_size(size, part_size, most, together)
+    assert longer == part_size or longer <= most
+    assert longer == part_size or size >= 2 * together * longer
+    assert 2 * longer > most or size < 2 * together * 2 * longer
 
 
 @given(first=st.integers(0, 100), size=st.integers(0, 1000), most=st.integers(1, 100), together=st.integers(1, 8))
@@ -98,6 +114,7 @@ def test_back_off_doubles_up_to_five_seconds(failures: int, spread: float) -> No
     [
         {"part_size": 5 * MiB - 1},
         {"part_size": 6 * 1024 * MiB},
+        {"memory_part_size": 6 * 1024 * MiB},
         {"multipart_threshold": 65 * MiB},
         {"multipart_threshold": -1},
         {"range_size": 0},

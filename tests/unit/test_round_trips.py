@@ -155,6 +155,27 @@ def test_any_source_any_size(server: MockS3Server, kind: str, size: int, step: i
     asyncio.run(round_trip(server, kind, DATA[start : start + size], step, SINKS))
 
 
+async def test_what_is_in_memory_goes_up_in_fewer_parts(server: MockS3Server, tmp_path: Path) -> None:
+    config = TransferConfig(
+        part_size=PART, memory_part_size=8 * PART, multipart_threshold=PART, max_concurrency=1, verify=True
+    )
+    data = os.urandom(18 * PART)
+    (tmp_path / "data").write_bytes(data)
+    async with S3Session.for_mock(server, config) as session:
+        bucket = session.bucket("test")
+        for thing, parts in ((io.BytesIO(data), 3), (data, 3), (tmp_path / "data", 18)):
+            await bucket.upload(thing, "k")
+            assert (await bucket.head("k")).etag.endswith(f"-{parts}")
+            assert (await bucket.download("k")).getvalue() == data
+
+
+async def test_the_loop_has_its_turn_while_a_socket_takes_all_at_once(server: MockS3Server) -> None:
+    counts: list[int] = []
+    async with S3Session.for_mock(server, TransferConfig(multipart_threshold=32 * MiB)) as session:
+        await session.bucket("test").upload(bytes(32 * MiB), "k", counts.append)
+    assert max(counts) <= MiB
+
+
 async def test_at_most_one_part_more_than_the_concurrency_is_in_memory(server: MockS3Server) -> None:
     alive = most = 0
 
