@@ -192,8 +192,6 @@ class S3Session:
         lease, self._lease = self._lease, None
         if lease is not None:
             self._finalizer.detach()
-            if lease.pid == os.getpid():  # else the parent's client, which is not ours to drop
-                _held.discard(lease)
         return lease
 
     async def aclose(self) -> None:
@@ -217,14 +215,18 @@ class S3Session:
         await self.aclose()
 
 
-# The generators that hold clients open live here, apart from their sessions.
-# When a loop ends it closes them itself (`shutdown_asyncgens`); were they
-# collected together with the client, aiohttp would complain first.
-_held: set[_Lease] = set()
+# Of its tasks a loop keeps weak references only.
+_closing: set[asyncio.Task[None]] = set()
 
 
 class _Lease:
-    """One event loop's client: opened once, closed once."""
+    """One event loop's client: opened once, closed once.
+
+    The generator that holds the client open lives here, apart from the
+    session, whose finalizer keeps it. When a loop ends it closes the generator
+    itself (`shutdown_asyncgens`); were it collected together with the client,
+    aiohttp would complain first.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -235,7 +237,6 @@ class _Lease:
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
         self._holder: AsyncGenerator[Any, None] | None = None
-        self._closer: asyncio.Task[None] | None = None
 
     async def open(self, settings: Settings) -> Connection:
         """Return the connection; the first to come opens it."""
@@ -244,7 +245,6 @@ class _Lease:
                 holder = open_client(settings)
                 client = await anext(holder)
                 self._holder = holder
-                _held.add(self)
                 places = asyncio.Semaphore(settings.max_connections)
                 self._connection = Connection(client, places, client.meta.endpoint_url)
             return self._connection
@@ -273,18 +273,15 @@ class _Lease:
             holder, self._holder, self._connection = self._holder, None, None
             if holder is not None:
                 await holder.aclose()
-        _held.discard(self)
 
     def abandon(self) -> None:
         """Close a dropped session's client, from whatever thread drops it."""
-        if self.pid != os.getpid():
-            return
-        if self.loop.is_closed():
-            _held.discard(self)
-        else:
-            with suppress(RuntimeError):  # closed at this moment
+        if self.pid == os.getpid():
+            with suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self._start_closing)
 
     def _start_closing(self) -> None:
-        # Kept here until it is done; a loop that ends before that ends it too.
-        self._closer = self.loop.create_task(self.close())
+        # A loop that ends before it is done ends it too.
+        task = self.loop.create_task(self.close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
