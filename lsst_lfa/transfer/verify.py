@@ -17,7 +17,7 @@ __all__ = ["check_etag"]
 
 _ETAG = re.compile(r'"?([0-9a-f]{32})(?:-(\d+))?"?')
 _BLOCK = MiB
-# What we send from memory may be in parts as much longer.
+# What goes up from memory is in longer parts: see `plan.memory_part_size`.
 _DOUBLINGS = 4
 # What S3 clients use: ours, boto3's and s3fs's, minio's, the AWS console's.
 _USUAL = tuple(size * MiB for size in (8, 5, 16, 50, 64, 17))
