@@ -78,7 +78,7 @@ class TransferConfig:
     memory_part_size: int = 32 * MiB
     range_size: int = 64 * MiB
     chunk_size: int = MiB // 4
-    max_concurrency: int = 4
+    max_concurrency: int = 3
     integrity: Integrity = "sha256"
     verify: bool = False
     connect_timeout: float = 3.0

@@ -42,8 +42,6 @@ __all__ = ["Body", "Settings", "aws_config", "open_client"]
 
 _SIGNER = "lsst-lfa-s3v4"
 _READ_BUFFER = 256 * 1024
-# One turn of the event loop hands no more to a socket, or one slice.
-_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +350,6 @@ class _Slices:
         self._slices = slices
         self._on_sent = on_sent
         self._taken = 0
-        self._in_this_turn = 0
 
     def __aiter__(self) -> Self:
         return self
@@ -360,12 +357,9 @@ class _Slices:
     async def __anext__(self) -> memoryview:
         if self._taken:
             self._on_sent(self._taken)
-            self._in_this_turn += self._taken
             self._taken = 0
             # A socket that takes all at once would let nobody else have the loop.
-            if self._in_this_turn >= _AT_ONCE:
-                self._in_this_turn = 0
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
         piece = next(self._slices, None)
         if piece is None:
             raise StopAsyncIteration
