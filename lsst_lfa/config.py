@@ -97,7 +97,7 @@ class TransferConfig:
             "multipart_threshold",
             "0 to max_concurrency * part_size",
         )
-        self._require(self.memory_part_size <= MAX_PART_SIZE, "memory_part_size", "5 GiB at most")
+        self._require(1 <= self.memory_part_size <= MAX_PART_SIZE, "memory_part_size", "1 byte to 5 GiB")
         for name in ("range_size", "chunk_size", "max_concurrency", "min_rate", "attempts"):
             self._require(getattr(self, name) >= 1, name, "1 or more")
         for name in ("connect_timeout", "request_timeout", "retry_delay", "retry_for", "cleanup_timeout"):

@@ -190,7 +190,7 @@ class S3Session:
 
     def _forget(self) -> _Lease | None:
         lease, self._lease = self._lease, None
-        if lease is not None:
+        if lease is not None and lease.pid == os.getpid():  # else the parent's client, which is not ours to drop
             self._finalizer.detach()
         return lease
 

@@ -115,6 +115,7 @@ def test_back_off_doubles_up_to_five_seconds(failures: int, spread: float) -> No
         {"part_size": 5 * MiB - 1},
         {"part_size": 6 * 1024 * MiB},
         {"memory_part_size": 6 * 1024 * MiB},
+        {"memory_part_size": 0},
         {"multipart_threshold": 65 * MiB},
         {"multipart_threshold": -1},
         {"range_size": 0},
