@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from . import errors
-from .bucket import AsyncS3Bucket, ObjectInfo
-from .config import TransferConfig
+from ._bucket import AsyncS3Bucket
+from ._download_url import download_url
+from ._session import S3Session
+from ._transfer.config import TransferConfig
+from ._transfer.responses import ObjectInfo
+from ._transfer.sources import Uploadable
 from .errors import LfaError
-from .links import download_url
 from .mock import MockS3Server
-from .session import S3Session
 
 __all__ = [
     "AsyncS3Bucket",
@@ -17,8 +19,13 @@ __all__ = [
     "ObjectInfo",
     "S3Session",
     "TransferConfig",
+    "Uploadable",
     "download_url",
     "errors",
 ]
 
 __version__ = "0.1.0"
+
+# Where users find them, and what a repr, a traceback and a pickle should say.
+for _public in (AsyncS3Bucket, MockS3Server, ObjectInfo, S3Session, TransferConfig, download_url):
+    _public.__module__ = __name__

@@ -3,28 +3,32 @@
 ::
 
     LfaError
-    ├── ServiceError                the server answered with an error; also a botocore ClientError
+    ├── ServiceError                the server responded with an error; also a botocore ClientError
     │   ├── KeyNotFoundError        also a FileNotFoundError
     │   ├── BucketNotFoundError     also a FileNotFoundError
     │   ├── UploadNotFoundError     the multipart upload is finished, aborted or unknown
     │   ├── BucketTakenError        also a FileExistsError
-    │   ├── AccessDeniedError       also a PermissionError
+    │   ├── AuthenticationError     the server does not accept who we say we are; also a PermissionError
     │   │   ├── UnknownKeyIdError   no user has this access key id
     │   │   ├── WrongSecretError    the signature does not match
     │   │   ├── ExpiredCredentialsError
-    │   │   ├── ExpiredUrlError     a presigned URL's time is over
+    │   │   ├── ExpiredUrlError     a presigned URL has expired
     │   │   └── ClockSkewError      this machine's clock is off
-    │   ├── ObjectChangedError      the object was replaced in mid-download
+    │   ├── AccessDeniedError       this user may not do this; also a PermissionError
+    │   ├── QuotaExceededError      the user's or the bucket's quota is used up
+    │   ├── ObjectChangedError      the object was replaced in the middle of a download
     │   ├── TooLargeError           more bytes than the server or a proxy takes in one request
     │   ├── UnavailableError        500, 503, SlowDown, 429, ...: for longer than we tried
     │   └── DigestRefusedError      also an IntegrityError
     ├── IntegrityError              bytes were changed on their way
+    ├── UnverifiableError           the ETag says nothing about the bytes, so they cannot be checked
+    ├── ConfigurationError          a setting is missing or wrong
     ├── MissingCredentialsError     also a PermissionError
     ├── UnreachableError            also a ConnectionError
     │   └── CertificateError        the server's certificate was refused
     ├── RedirectRefusedError        a redirect would send data and credentials elsewhere
     ├── TransferTimeoutError        also a TimeoutError
-    ├── ProtocolError               the answer is not one that S3 gives
+    ├── ProtocolError               the response is not one that S3 gives
     ├── SourceChangedError          the source grew or shrank while it was read
     └── ClosedError                 closed while the transfer was under way
 
@@ -34,17 +38,20 @@ a note that names the transfer.
 
 from __future__ import annotations
 
-from typing import Any
+import errno
+from typing import Any, ClassVar
 
 from botocore.exceptions import ClientError
 
 __all__ = [
     "AccessDeniedError",
+    "AuthenticationError",
     "BucketNotFoundError",
     "BucketTakenError",
     "CertificateError",
     "ClockSkewError",
     "ClosedError",
+    "ConfigurationError",
     "DigestRefusedError",
     "ExpiredCredentialsError",
     "ExpiredUrlError",
@@ -54,6 +61,7 @@ __all__ = [
     "MissingCredentialsError",
     "ObjectChangedError",
     "ProtocolError",
+    "QuotaExceededError",
     "RedirectRefusedError",
     "ServiceError",
     "SourceChangedError",
@@ -62,79 +70,117 @@ __all__ = [
     "UnavailableError",
     "UnknownKeyIdError",
     "UnreachableError",
+    "UnverifiableError",
     "UploadNotFoundError",
     "WrongSecretError",
 ]
 
 
 class LfaError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package.
+
+    Attributes
+    ----------
+    transient : `bool`
+        Whether the same call may succeed later without anything being changed.
+    """
+
+    transient: bool = False
+    _errno: ClassVar[int | None] = None
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        _set_errno(self)
+
+
+def _set_errno(error: LfaError) -> None:
+    if isinstance(error, OSError):
+        error.errno = error._errno  # noqa: SLF001 - this tree's own
 
 
 class ServiceError(LfaError, ClientError):
-    """The server answered a request with an error.
+    """The server responded with an error.
 
     Parameters
     ----------
     message : `str`
         What failed, why, and what helps.
     response : `dict`
-        The answer as botocore parsed it: ``response["Error"]["Code"]``.
+        The response as botocore parsed it: ``response["Error"]["Code"]``.
     operation_name : `str`
         The S3 operation, e.g. ``PutObject``.
     """
 
     def __init__(self, message: str, response: dict[str, Any], operation_name: str) -> None:
-        # ClientError's own constructor would put its own words for ours.
+        # Not ClientError's constructor, which composes a message of its own.
         Exception.__init__(self, message)
+        _set_errno(self)
         self.response: Any = response
         self.operation_name = operation_name
 
     def __str__(self) -> str:
         return str(self.args[0])
 
-    def __reduce__(self) -> tuple[type[ServiceError], tuple[Any, ...]]:
-        return type(self), (self.args[0], self.response, self.operation_name)
+    def __reduce__(self) -> tuple[type[ServiceError], tuple[Any, ...], dict[str, Any]]:
+        return type(self), (self.args[0], self.response, self.operation_name), dict(vars(self))
 
 
 class KeyNotFoundError(ServiceError, FileNotFoundError):
     """The bucket has no object with this key."""
 
+    _errno = errno.ENOENT
+
 
 class BucketNotFoundError(ServiceError, FileNotFoundError):
     """The server has no such bucket."""
 
+    _errno = errno.ENOENT
+
 
 class UploadNotFoundError(ServiceError):
-    """The multipart upload was finished, aborted, or never begun."""
+    """The multipart upload was completed or aborted, or never existed."""
 
 
 class BucketTakenError(ServiceError, FileExistsError):
     """A bucket of this name belongs to somebody else."""
 
-
-class AccessDeniedError(ServiceError, PermissionError):
-    """The server refused the request for who sent it."""
+    _errno = errno.EEXIST
 
 
-class UnknownKeyIdError(AccessDeniedError):
+class AuthenticationError(ServiceError, PermissionError):
+    """The server does not accept the credentials."""
+
+    _errno = errno.EACCES
+
+
+class UnknownKeyIdError(AuthenticationError):
     """The server knows no user with this access key id."""
 
 
-class WrongSecretError(AccessDeniedError):
+class WrongSecretError(AuthenticationError):
     """The signature does not match: most often a wrong secret key."""
 
 
-class ExpiredCredentialsError(AccessDeniedError):
+class ExpiredCredentialsError(AuthenticationError):
     """The session token has expired or is not valid."""
 
 
-class ExpiredUrlError(AccessDeniedError):
+class ExpiredUrlError(AuthenticationError):
     """The presigned URL has expired."""
 
 
-class ClockSkewError(AccessDeniedError):
-    """The clocks of this machine and of the server are too far apart."""
+class ClockSkewError(AuthenticationError):
+    """The clocks of this machine and of the server differ too much."""
+
+
+class AccessDeniedError(ServiceError, PermissionError):
+    """The server knows the user, who may not do this."""
+
+    _errno = errno.EACCES
+
+
+class QuotaExceededError(ServiceError):
+    """The quota of the user or of the bucket is used up."""
 
 
 class ObjectChangedError(ServiceError):
@@ -154,15 +200,25 @@ class IntegrityError(LfaError):
 
 
 class DigestRefusedError(ServiceError, IntegrityError):
-    """The server got other bytes than the ones that were signed."""
+    """The server received other bytes than the ones that were signed."""
+
+
+class UnverifiableError(LfaError):
+    """The object's ETag is not a digest of its bytes, so a download cannot be verified."""
+
+
+class ConfigurationError(LfaError):
+    """A setting is missing, or wrong: a profile, a file, an endpoint."""
 
 
 class MissingCredentialsError(LfaError, PermissionError):
     """There are no credentials, or only a part of them."""
 
+    _errno = errno.EACCES
+
 
 class UnreachableError(LfaError, ConnectionError):
-    """No connection to the server, or it broke for longer than we tried."""
+    """There was no connection to the server, or it broke for longer than we tried."""
 
 
 class CertificateError(UnreachableError):
@@ -170,15 +226,17 @@ class CertificateError(UnreachableError):
 
 
 class RedirectRefusedError(LfaError):
-    """The server answered with a redirect; nothing was sent there."""
+    """The server responded with a redirect; nothing was sent there."""
 
 
 class TransferTimeoutError(LfaError, TimeoutError):
     """A time limit of `TransferConfig` was reached."""
 
+    _errno = errno.ETIMEDOUT
+
 
 class ProtocolError(LfaError):
-    """The answer is not one that an S3 service gives."""
+    """The response is not one that an S3 service gives."""
 
 
 class SourceChangedError(LfaError):

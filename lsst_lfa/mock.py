@@ -14,7 +14,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from .transport import Settings
+from ._client.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -326,7 +326,7 @@ def _learn_service_name() -> None:
     from moto.core import utils
 
     session = botocore.session.Session()
-    Settings(endpoint_url=None, hermetic=True).configure(session)
+    Settings(endpoint_url=None, trust_env=False).configure(session)
     original = utils.__dict__["Session"]
     setattr(utils, "Session", lambda: session)  # noqa: B010 - moto declares no such name
     try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from . import naming
-from .bucket import S3Bucket
+from ._bucket import S3Bucket
 
 if TYPE_CHECKING:
     from astropy.time import Time

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ MAX_OBJECT_SIZE = 5 * TiB
 # reaches past 5 TiB, even from the smallest part size.
 _PARTS_PER_DOUBLING = 900
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-
 
 class ByteRange(NamedTuple):
     """Bytes ``start`` to ``stop - 1`` of an object of ``total`` bytes."""
@@ -34,7 +31,7 @@ class ByteRange(NamedTuple):
 
 
 def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
-    """Sizes to read for part 1, 2, ..., in bytes.
+    """Sizes to read for part 1, 2, ..., in bytes; no more than S3 takes.
 
     The last part is as long as what is left. With a known ``size`` all parts
     are equally long; with an unknown one (`None`) they grow now and then.
@@ -42,12 +39,11 @@ def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
     Raises
     ------
     ValueError
-        If the object is larger than S3 can hold: at once where ``size`` is
-        known, else when the parts have run out.
+        If ``size`` is more than S3 can hold.
     """
     if size is not None:
         if size > MAX_OBJECT_SIZE:
-            raise ValueError(_too_large(size))
+            raise ValueError(too_large(size))
         even = -(-size // MAX_PARTS)
         part_size = max(part_size, -(-even // MiB) * MiB)
     return _grow(part_size, known=size is not None)
@@ -70,10 +66,10 @@ def _grow(part_size: int, *, known: bool) -> Iterator[int]:
     for index in range(MAX_PARTS):
         growth = 0 if known else index // _PARTS_PER_DOUBLING
         yield min(part_size << growth, MAX_PART_SIZE)
-    raise ValueError(_too_large(None))
 
 
-def _too_large(size: int | None) -> str:
+def too_large(size: int | None = None) -> str:
+    """Say that a source is larger than an object can be."""
     what = "the source" if size is None else f"{size} bytes"
     return f"{what} would not fit in one S3 object (at most 5 TiB in 10,000 parts)"
 
@@ -91,12 +87,3 @@ def ranges(first: int, size: int, most: int, together: int) -> Iterator[tuple[in
         step = max(-(-left // count), min(first, most), 1)
         for start in range(first, size, step):
             yield start, min(start + step, size)
-
-
-def parse_content_range(value: str | None) -> ByteRange | None:
-    """Read a ``Content-Range`` header; `None` if it is missing or unsound."""
-    match = _CONTENT_RANGE.fullmatch(value or "")
-    if match is None:
-        return None
-    first, last, total = map(int, match.groups())
-    return ByteRange(first, last + 1, total) if first <= last < total else None

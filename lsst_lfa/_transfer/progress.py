@@ -7,12 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .tasks import task_group
+from .concurrency import task_group
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["Callback", "Meter", "Progress"]
+__all__ = ["BodyProgress", "Callback", "Progress"]
 
 T = TypeVar("T")
 # What it returns is awaited if it can be, else ignored: `tqdm.update` returns a bool.
@@ -81,7 +81,7 @@ class Progress:
                 await result
 
 
-class Meter:
+class BodyProgress:
     """Counts one body on its way up: what is sent again is not counted again."""
 
     def __init__(self, progress: Progress) -> None:
@@ -99,3 +99,8 @@ class Meter:
         if self._sent > self._counted:
             self._progress.advance(self._sent - self._counted)
             self._counted = self._sent
+
+    def complete(self, size: int) -> None:
+        """Note that the server has all ``size`` bytes, however they got there."""
+        self.restart()
+        self.moved(size)

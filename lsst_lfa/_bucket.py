@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from botocore.exceptions import BotoCoreError
-
-from . import fits, naming, objects
-from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
+from . import fits, naming
+from ._client.boto3_resource import service_resource
+from ._client.loop_client import SharedClient
+from ._client.settings import Settings
+from ._transfer import operations
+from ._transfer.attempts import transfer
+from ._transfer.concurrency import in_thread
+from ._transfer.config import TransferConfig
+from ._transfer.download import S3RangeReader, download, stream, verify
+from ._transfer.failures import RequestInfo
+from ._transfer.files import make_folder, safe_join
+from ._transfer.progress import Progress
+from ._transfer.responses import ObjectInfo
+from ._transfer.sinks import FileSink, MemorySink
+from ._transfer.sources import open_source
+from ._transfer.upload import upload
+from .errors import KeyNotFoundError
 from .mock import MockS3Server
-from .objects import ObjectInfo
-from .resource import service_resource
-from .session import S3Session
-from .transfer.diagnosis import Request, diagnose
-from .transfer.download import Version, download, stream
-from .transfer.progress import Progress
-from .transfer.requests import Requests
-from .transfer.sinks import FileSink, MemorySink, inside
-from .transfer.sources import open_source
-from .transfer.tasks import in_thread
-from .transfer.upload import upload
-from .transfer.verify import check_etag
 
 if TYPE_CHECKING:
     import io
@@ -37,10 +37,18 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList
     from astropy.time import Time
 
-    from .config import TransferConfig
-    from .transfer.progress import Callback
+    from ._transfer.attempts import BucketClient
+    from ._transfer.progress import Callback
+    from ._transfer.sources import Uploadable
 
 __all__ = ["AsyncS3Bucket", "ObjectInfo", "S3Bucket"]
+
+
+class _Session(Protocol):
+    """What a bucket needs of an `S3Session`, which is a floor above."""
+
+    config: TransferConfig
+    _client: SharedClient
 
 
 class S3Bucket:
@@ -53,7 +61,7 @@ class S3Bucket:
         *,
         create: bool = False,
         profile: str | None = None,
-        session: S3Session | None = None,
+        session: _Session | None = None,
         config: TransferConfig | None = None,
     ) -> None:
         naming.check_bucket(name)
@@ -63,24 +71,24 @@ class S3Bucket:
         self.name = name
         self.profile = profile
         self._mock = MockS3Server() if domock else None
-        self._owns_session = session is None
-        self._session = session or self._make_session(config)
-        self._config = config or self._session.config
+        self._owns_client = session is None
+        self._client = self._make_client() if session is None else session._client  # noqa: SLF001 - a room of ours
+        self._config = config or (TransferConfig() if session is None else session.config)
         self._create = create
 
-    def _make_session(self, config: TransferConfig | None) -> S3Session:
+    def _make_client(self) -> SharedClient:
         if self._mock is None:
-            return S3Session(profile=self.profile, config=config)
+            return SharedClient(Settings.from_environment(self.profile))
         self._mock.start()
         try:
             self._mock.create_bucket(self.name)
         except BaseException:
             self._mock.stop()
             raise
-        return S3Session.for_mock(self._mock, config)
+        return SharedClient(Settings.for_mock(self._mock))
 
     def __repr__(self) -> str:
-        return f"AsyncS3Bucket({self.name!r}, session={self._session!r})"
+        return f"AsyncS3Bucket({self.name!r}, endpoint_url={self._client.settings.endpoint_url!r})"
 
     @cached_property
     def service_resource(self) -> Any:
@@ -88,16 +96,16 @@ class S3Bucket:
 
         Hazard: making it blocks for 0.1 to 0.2 s, and so does each request.
         """
-        return service_resource(self._session.settings)
+        return service_resource(self._client.settings)
 
     @cached_property
     def bucket(self) -> Any:
         """boto3's synchronous ``Bucket``; see `service_resource`."""
         return self.service_resource.Bucket(self.name)
 
-    # Up
+    # Upload
 
-    async def upload(self, fileobj: object, key: str, callback: Callback | None = None) -> str:
+    async def upload(self, fileobj: Uploadable, key: str, callback: Callback | None = None) -> str:
         """Upload data, whole or not at all.
 
         Up to ``TransferConfig.multipart_threshold`` bytes go up in one
@@ -139,8 +147,8 @@ class S3Bucket:
         """
         naming.check_key(key)
         source, progress = open_source(fileobj), Progress(callback)
-        async with self._requests("upload", key, self._config.deadline) as requests:
-            await upload(requests, key, source, progress)
+        async with self._borrow("upload", key, self._config.total_timeout) as client:
+            await upload(client, key, source, progress)
         return self.url(key)
 
     async def upload_fits(self, hdulist: HDUList, key: str, callback: Callback | None = None) -> str:
@@ -151,7 +159,7 @@ class S3Bucket:
         naming.check_key(key)
         return await self.upload(await fits.dump(hdulist), key, callback)
 
-    # Down
+    # Download
 
     async def download(self, key: str, callback: Callback | None = None) -> io.BytesIO:
         """Download an object into memory.
@@ -176,17 +184,20 @@ class S3Bucket:
         ObjectChangedError
             If the object was replaced meanwhile.
         IntegrityError
-            If ``TransferConfig.verify`` is set and the data are not those
+            If ``TransferConfig.verify_etag`` is set and the data are not those
             that the object's ETag stands for.
+        UnverifiableError
+            If it is set, and the ETag is no digest of the data.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
         progress, sink = Progress(callback), MemorySink()
-        async with self._requests("download", key, self._config.deadline) as requests:
+        async with self._borrow("download", key, self._config.total_timeout) as client:
             try:
-                version = await download(requests, key, sink, progress)
-                await self._verify(version, sink)
+                reader = S3RangeReader(client, key)
+                pinned = await download(reader, sink, progress)
+                await verify(reader, pinned, sink)
             finally:
                 sink.close()
         return sink.file
@@ -197,7 +208,7 @@ class S3Bucket:
         path: str | os.PathLike[str] | None = None,
         callback: Callback | None = None,
         *,
-        into: str | os.PathLike[str] | None = None,
+        directory: str | os.PathLike[str] | None = None,
     ) -> Path:
         """Download an object to a file: all of it or nothing, also after a crash.
 
@@ -213,9 +224,10 @@ class S3Bucket:
             The destination: a regular file, replaced, or nothing yet.
         callback : callable, optional
             See `download`.
-        into : path-like, optional
+        directory : path-like, optional
             Instead of ``path``: the folder in which the key is the path.
-            Folders on the way are made; it is never left.
+            Folders on the way are made; it is never left. An empty object
+            whose key ends with "/" becomes a folder.
 
         Returns
         -------
@@ -226,30 +238,42 @@ class S3Bucket:
         ------
         OSError
             If the file cannot be written there.
+        ValueError
+            If the key has no path of its own in ``directory``: it has empty
+            segments, as ``x//y``, or a symbolic link leads out.
         LfaError
             As `download`.
         """
         naming.check_key(key)
-        if (path is None) == (into is None):
-            msg = "give either path or into"
+        if (path is None) == (directory is None):
+            msg = "give either path or directory"
             raise TypeError(msg)
         progress = Progress(callback)
-        target = Path(path) if path is not None else await in_thread(inside, Path(into or ""), key)
+        # Here and now: the working directory may be another one later.
+        base = Path(path or directory or "").absolute()  # noqa: ASYNC240 - it reads nothing from the disk
+        if directory is not None and key.endswith("/"):
+            return await self._download_marker(key, base, progress)
+        target = base if directory is None else await in_thread(safe_join, base, key)
         sink = FileSink(target)
-        async with self._requests("download", key, self._config.deadline) as requests:
+        async with self._borrow("download", key, self._config.total_timeout) as client:
             try:
                 await sink.create()
-                version = await download(requests, key, sink, progress)
-                await self._verify(version, sink)
+                reader = S3RangeReader(client, key)
+                pinned = await download(reader, sink, progress)
+                await verify(reader, pinned, sink)
                 await sink.commit()
             finally:
                 await sink.discard()
         return target
 
-    async def _verify(self, version: Version, sink: MemorySink | FileSink) -> None:
-        if self._config.verify and version.size:
-            what = f"download of s3://{self.name}/{version.key}"
-            await in_thread(check_etag, what, version.etag, version.size, self._config.part_size, sink.read)
+    async def _download_marker(self, key: str, directory: Path, progress: Progress) -> Path:
+        """Make the folder that an empty object stands for."""
+        if await self.size(key):
+            msg = f"key={key!r} ends as a folder's, but the object has data: give a path instead"
+            raise ValueError(msg)
+        folder: Path = await in_thread(make_folder, directory, key)
+        await progress.finish()
+        return folder
 
     async def download_fits(self, key: str, callback: Callback | None = None) -> HDUList:
         """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`."""
@@ -267,9 +291,10 @@ class S3Bucket:
             The next bytes, of any number.
         """
         naming.check_key(key)
-        return stream(lambda: self._requests("stream", key), key, self._config)
+        closings = self._client.closings
+        return stream(lambda: self._borrow("stream", key, closings=closings), key, self._config)
 
-    # Asking
+    # Metadata
 
     async def head(self, key: str) -> ObjectInfo:
         """Return an object's size, ETag and time, without its data.
@@ -282,8 +307,8 @@ class S3Bucket:
             If the service failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
-        async with self._requests("head", key) as requests:
-            return await objects.head(requests, key)
+        async with self._borrow("head", key) as client:
+            return await operations.head(client, key)
 
     async def exists(self, key: str) -> bool:
         """Return whether there is an object with this key.
@@ -308,8 +333,8 @@ class S3Bucket:
         """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
         token: str | None = ""
         while token is not None:
-            async with self._requests("list", None) as requests:
-                page, token = await objects.list_page(requests, prefix, token)
+            async with self._borrow("list", None) as client:
+                page, token = await operations.list_page(client, prefix, token)
             for item in page:
                 yield item
 
@@ -321,9 +346,9 @@ class S3Bucket:
         LfaError
             What is wrong, and what helps.
         """
-        async with self._requests("check", None, timeout) as requests:
-            requests.config = replace(self._config, attempts=1)
-            await requests.call("list_objects_v2", MaxKeys=1)
+        once = replace(self._config, max_attempts=1)
+        async with self._borrow("check", None, timeout, config=once, create=False) as client:
+            await client.call("list_objects_v2", MaxKeys=1)
 
     def url(self, key: str) -> str:
         """Return an object's URL, ``{endpoint}/{bucket}/{key}``, unquoted. It holds no credentials."""
@@ -331,7 +356,7 @@ class S3Bucket:
 
     @property
     def _endpoint_url(self) -> str:
-        known = self._session.endpoint_url
+        known = self._client.endpoint_url
         return known if known is not None else str(self.service_resource.meta.client.meta.endpoint_url)
 
     async def presigned_url(
@@ -353,20 +378,18 @@ class S3Bucket:
         if not 0 < seconds <= 7 * 24 * 3600:
             msg = f"expires is {expires!r}; it must be above 0 and at most 7 days"
             raise ValueError(msg)
-        async with self._requests("presign", key) as requests:
+        async with self._borrow("presign", key) as client:
             return str(
-                await requests.client.generate_presigned_url(
+                await client.client.generate_presigned_url(
                     f"{method}_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=seconds
                 )
             )
 
-    # Housekeeping
-
     async def delete(self, key: str) -> None:
         """Delete an object; no error if there is none."""
         naming.check_key(key)
-        async with self._requests("delete", key) as requests:
-            await requests.call("delete_object", key)
+        async with self._borrow("delete", key) as client:
+            await client.call("delete_object", key)
 
     async def create(self) -> None:
         """Make the bucket; no error if it is there and ours.
@@ -376,8 +399,8 @@ class S3Bucket:
         BucketTakenError
             If it belongs to somebody else.
         """
-        async with self._requests("create", None) as requests:
-            await objects.create_bucket(requests)
+        async with self._borrow("create", None, create=False) as client:
+            await operations.create_bucket(client)
 
     async def abort_stale_uploads(self, older_than: float | timedelta) -> int:
         """Abort multipart uploads that were begun long ago and never ended.
@@ -396,10 +419,10 @@ class S3Bucket:
             Uploads aborted.
         """
         age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
-        async with self._requests("abort_stale_uploads", None) as requests:
-            return await objects.abort_uploads(requests, age)
+        async with self._borrow("abort_stale_uploads", None) as client:
+            return await operations.abort_uploads(client, age)
 
-    # Life
+    # Lifecycle
 
     def stop_mock(self) -> None:
         """Stop the mock S3 server, if there is one that runs."""
@@ -412,12 +435,14 @@ class S3Bucket:
         Transfers under way end with `ClosedError`. Without a mock, the next
         await opens the client afresh. A session that was given stays open.
         """
-        if self._owns_session:
-            await self._session.aclose()
-        self.stop_mock()
+        try:
+            if self._owns_client:
+                await self._client.aclose()
+        finally:
+            self.stop_mock()
 
     async def __aenter__(self) -> Self:
-        async with self._requests("open", None):
+        async with self._borrow("open", None):
             return self
 
     async def __aexit__(
@@ -426,26 +451,24 @@ class S3Bucket:
         await self.aclose()
 
     @asynccontextmanager
-    async def _requests(self, verb: str, key: str | None, limit: float | None = None) -> AsyncIterator[Requests]:
+    async def _borrow(
+        self,
+        verb: str,
+        key: str | None,
+        limit: float | None = None,
+        *,
+        config: TransferConfig | None = None,
+        create: bool = True,
+        closings: int | None = None,
+    ) -> AsyncIterator[BucketClient]:
         """Borrow the client for one verb; name the transfer in what goes wrong."""
-        what = Request(verb, self.name, key, self._session.endpoint_url or "AWS")
-        try:
-            async with asyncio.timeout(limit) as scope, self._session.connection() as connection:
-                requests = Requests(*connection, self.name, self._config)
-                if self._create:
-                    await objects.create_bucket(requests)
-                    self._create = False
-                yield requests
-        except LfaError:
-            raise
-        except Exception as error:
-            if isinstance(error, TimeoutError) and scope.expired():
-                msg = f"{what} failed: it took more than {limit} s"
-                raise TransferTimeoutError(msg) from None
-            if isinstance(error, BotoCoreError) and (failure := diagnose(error, what)) is not None:
-                raise failure from error
-            error.add_note(f"raised during the {what}")
-            raise
+        what = RequestInfo(verb, self.name, key, self._client.endpoint_url or "AWS")
+        borrowed = self._client.borrow(self.name, config or self._config, closings=closings)
+        async with transfer(what, limit), borrowed as client:
+            if self._create and create:
+                await operations.create_bucket(client)
+                self._create = False
+            yield client
 
 
 class AsyncS3Bucket(S3Bucket):

@@ -10,20 +10,21 @@ import aiohttp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Incoming"]
+__all__ = ["ResponseBody"]
 
 # What is shorter comes as fast through aiohttp's parser.
 _WORTHWHILE = 128 * 1024
 # One turn of the event loop takes no more from a socket.
 _AT_ONCE = 1024 * 1024
+_ENDED = "the connection was closed before the body was complete"
 
 
-class Incoming:
-    """Receives an answer's body in memory that the caller provides.
+class ResponseBody:
+    """Receives a response's body in memory that the caller provides.
 
     aiohttp reads into new ``bytes``, copies them to others, and leaves it to
     the caller to copy those to where they belong: three times the work, and
-    twice the memory to be had from the system. So once the answer's head was
+    twice the memory to be had from the system. So once the response's head was
     parsed, the connection gets a protocol of ours that receives in place, and
     aiohttp gets it back when the body is complete. It makes a parser for each
     request, so the connection can be used again.
@@ -31,37 +32,45 @@ class Incoming:
     Parameters
     ----------
     response : `aiohttp.ClientResponse`
-        The answer, of whose body nothing was read yet.
-    length : `int`
-        Bytes in the body.
+        The response, of whose body nothing was read yet.
+    length : `int` or `None`
+        Bytes in the body; `None` if only its end will tell.
     on_bytes : callable
         Called with the number of bytes whenever some are in their place.
     """
 
-    def __init__(self, response: aiohttp.ClientResponse, length: int, on_bytes: Callable[[int], None]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, length: int | None, on_bytes: Callable[[int], None]) -> None:
         self._response = response
         self._left = length
         self._on_bytes = on_bytes
         self._receiver: _Receiver | None = None
+        self._ended = False
 
-    async def fill(self, view: memoryview) -> None:
+    async def readinto(self, view: memoryview) -> int:
         """Fill ``view``, or as much of it as the body has bytes left.
+
+        Returns
+        -------
+        count : `int`
+            Bytes that were put there.
 
         Raises
         ------
-        aiohttp.ClientError, OSError
+        aiohttp.ClientError
             If the connection breaks, or ends early. What ``on_bytes`` was
             told of is in its place.
         """
-        content = self._response.content
-        done, stop = 0, min(view.nbytes, self._left)
+        done, stop = 0, view.nbytes if self._left is None else min(view.nbytes, self._left)
         while done < stop and self._receiver is None:
             # What came along with the head is aiohttp's already.
-            chunk = content.read_nowait(stop - done)
+            chunk = self._response.content.read_nowait(stop - done)
             if not chunk and self._take_over():
                 break
-            chunk = chunk or await content.read(stop - done)
+            chunk = chunk or await self._response.content.read(stop - done)
             if not chunk:
+                self._ended = True
+                if self._left is None:
+                    return done
                 raise aiohttp.ClientPayloadError(_ENDED)
             view[done : done + len(chunk)] = chunk
             done += len(chunk)
@@ -70,47 +79,63 @@ class Incoming:
             await self._receiver.fill(view, done, stop)
             if not self._left:
                 self._receiver.give_back()
-                content.feed_eof()  # now aiohttp's pool may have the connection
+                self._response.content.feed_eof()  # now aiohttp's pool may have the connection
+        return stop
 
     def _moved(self, count: int) -> None:
-        self._left -= count
+        if self._left is not None:
+            self._left -= count
         self._on_bytes(count)
 
     def _take_over(self) -> bool:
         """Take the connection, if the rest of the body is in it as it is, and worth the trouble."""
         connection = self._response.connection
-        transport = connection.transport if connection is not None else None
+        protocol = connection.protocol if connection is not None else None
+        transport = protocol.transport if protocol is not None else None
         if (
-            transport is None
+            protocol is None
+            or transport is None
             or transport.is_closing()
             or not transport.is_reading()  # paused by a parser that may hold some of the body back
             or "Transfer-Encoding" in self._response.headers
+            or self._left is None
             or self._left < _WORTHWHILE
         ):
             return False
-        self._receiver = _Receiver(transport, self._moved)
+        self._receiver = _Receiver(transport, protocol, self._moved)
         return True
 
     def close(self) -> None:
-        """End the receiving; a connection whose body is not complete is closed."""
+        """End the receiving; a connection whose body is not complete is aborted."""
         if self._receiver is not None:
             self._receiver.give_back()
+        connection = self._response.connection
+        transport = connection.transport if connection is not None else None
         self._response.close()
-
-
-_ENDED = "the connection was closed before the body was complete"
+        if transport is not None and not self._ended:
+            transport.abort()
 
 
 class _Receiver(asyncio.BufferedProtocol):
-    """Receives on a transport in place of its own protocol, until it is given back."""
+    """Receives on a transport in place of aiohttp's protocol, until it is given back.
 
-    def __init__(self, transport: asyncio.Transport, on_bytes: Callable[[int], None]) -> None:
+    Meanwhile that protocol does not know the transport: a response that was
+    read before over the same connection would pause and resume it.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        owner: aiohttp.client_proto.ResponseHandler,
+        on_bytes: Callable[[int], None],
+    ) -> None:
         self._transport = transport
+        self._owner = owner
         self._on_bytes = on_bytes
-        self._owner = cast("asyncio.Protocol", transport.get_protocol())
         self._view = self._lent = memoryview(b"")
         self._done = self._stop = 0
         self._full: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        owner.transport = None
         transport.set_protocol(self)
 
     async def fill(self, view: memoryview, start: int, stop: int) -> None:
@@ -126,19 +151,32 @@ class _Receiver(asyncio.BufferedProtocol):
             # An error's traceback must not keep a view that its owner could not release.
             self._lent.release()
             self._view = memoryview(b"")
+            self._done = self._stop
 
     def give_back(self) -> None:
         """Let the transport's own protocol have it again."""
-        if self._transport.get_protocol() is self:
-            self._transport.set_protocol(self._owner)
+        if self._transport.get_protocol() is not self:
+            return
+        self._owner.transport = self._transport
+        # Its parser has seen nothing of the body, and would take what comes next for it.
+        self._owner.set_response_params()
+        self._transport.set_protocol(cast("asyncio.BaseProtocol", self._owner))
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         self._lent.release()
-        self._lent = self._view[self._done : min(self._done + _AT_ONCE, self._stop)]
+        if self._done == self._stop:
+            # Nobody waits for more: the end of a fill that was cancelled, or more than was promised.
+            self._lent = memoryview(bytearray(1))
+        else:
+            self._lent = self._view[self._done : min(self._done + _AT_ONCE, self._stop)]
         return self._lent
 
     def buffer_updated(self, count: int) -> None:
+        if self._done == self._stop:
+            self._transport.abort()
+            return
         self._done += count
         self._on_bytes(count)
         if self._done == self._stop:
@@ -159,5 +197,6 @@ class _Receiver(asyncio.BufferedProtocol):
         self._owner.connection_lost(error)
         if self._full.done():
             self._full = asyncio.get_running_loop().create_future()
-        self._full.set_exception(error or aiohttp.ClientPayloadError(_ENDED))
+        lost = aiohttp.ClientPayloadError(f"{_ENDED}: {error}" if error else _ENDED)
+        self._full.set_exception(lost)
         self._full.exception()  # seen: nobody may wait for it any more

@@ -2,36 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 from contextlib import aclosing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
+from botocore.exceptions import ClientError
+from botocore.parsers import create_parser
+from botocore.utils import get_environ_proxies
+from multidict import CIMultiDict
+
 from . import errors, naming
-from .session import S3Session
-from .transfer.diagnosis import Reading, Request, service_error
+from ._client.http import HttpSession
+from ._session import S3Session
+from ._transfer.attempts import Requester, Slots, transfer
+from ._transfer.config import TransferConfig
+from ._transfer.download import download
+from ._transfer.download import verify as verify_download
+from ._transfer.failures import ErrorRule, service_error
+from ._transfer.progress import Progress
+from ._transfer.responses import server_time
+from ._transfer.sinks import MemorySink
 
 if TYPE_CHECKING:
     import io
     from pathlib import Path
 
-    from .config import TransferConfig
-    from .transfer.progress import Callback
+    import aiohttp
 
-__all__ = ["PresignedUrl", "download_url", "parse_presigned", "read_refusal"]
+    from ._transfer.attempts import Attempts
+    from ._transfer.progress import Callback
+
+__all__ = ["download_url", "explain_refusal"]
 
 _SIGNATURES = ({"X-Amz-Signature"}, {"AWSAccessKeyId", "Signature"})
 _AWS_VIRTUAL_HOST = re.compile(r"(?i)(https?://)(?:[^/]*@)?([^/@]+)\.(s3[.-][^/]*\bamazonaws\.com(?:\.cn)?)/")
-_CURES = {
+_HINTS = {
     errors.AccessDeniedError: "Whoever made the URL may not read the object.",
     errors.ClockSkewError: "The URL was made by a clock that differs too much from the server's.",
     errors.UnknownKeyIdError: "The server no longer knows who made the URL: ask for a new one.",
     errors.WrongSecretError: "The URL was altered or cut short, or is not for downloads: take it exactly as it was.",
 }
 _MAYBE_EXPIRED = {errors.AccessDeniedError, errors.ClockSkewError}
+_MAX_ERROR_BODY = 64 * 1024
+_CONNECT_TIMEOUT = 3.0
 
 
 async def download_url(
@@ -68,7 +85,7 @@ async def download_url(
     ValueError
         If it is no such URL.
     ExpiredUrlError
-        If it is a presigned URL whose time is over, or ends meanwhile.
+        If it is a presigned URL that has expired, or expires meanwhile.
     LfaError
         If the service failed; see `lsst_lfa.errors`.
 
@@ -79,18 +96,66 @@ async def download_url(
     key, goes to the host that the URL names.
     """
     presigned = parse_presigned(url) if isinstance(url, str) else None
-    endpoint_url, name, key = naming.split_url(url) if presigned is None else presigned.place
-    session = S3Session(endpoint_url=endpoint_url, verify=verify, config=config)
     if presigned is not None:
-        session.settings = replace(session.settings, presigned_url=presigned.url, hermetic=True, region="us-east-1")
-    async with aclosing(session):
+        return await _download_presigned(presigned, callback, verify, config or TransferConfig())
+    endpoint_url, name, key = naming.split_url(url)
+    async with aclosing(S3Session(endpoint_url=endpoint_url, verify=verify, config=config)) as session:
+        return await session.bucket(name).download(key, callback)
+
+
+async def _download_presigned(
+    presigned: PresignedUrl,
+    callback: Callback | None,
+    verify: bool | str | Path | None,  # noqa: FBT001 - as `download_url` has it
+    config: TransferConfig,
+) -> io.BytesIO:
+    progress, sink = Progress(callback), MemorySink()
+    if verify is None:
+        verify = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
+    proxies = get_environ_proxies(presigned.url)
+    http = HttpSession(
+        timeout=_CONNECT_TIMEOUT, proxies=proxies, verify=verify if isinstance(verify, bool) else str(verify)
+    )
+    reader = _PresignedReader(http, presigned, config)
+    async with transfer(reader.request, config.total_timeout), http:
         try:
-            return await session.bucket(name).download(key, callback)
-        except errors.AccessDeniedError as error:
-            if presigned is None:
-                raise
-            request = Request("download", name, key, str(session.endpoint_url))
-            raise service_error(error, request, read_refusal(error, presigned.expires)) from error.__cause__
+            pinned = await download(reader, sink, progress)
+            await verify_download(reader, pinned, sink)
+        except (errors.AccessDeniedError, errors.AuthenticationError) as error:
+            rule = explain_refusal(error, presigned.expires)
+            raise service_error(error, reader.request, rule) from error.__cause__
+        finally:
+            sink.close()
+    return sink.file
+
+
+class _PresignedReader:
+    """Opens ranges of an object by a presigned URL: plain HTTP, and no credentials."""
+
+    def __init__(self, http: HttpSession, presigned: PresignedUrl, config: TransferConfig) -> None:
+        endpoint_url, bucket, self._key = presigned.place
+        slots = asyncio.Semaphore(config.max_concurrency)
+        self._requester = Requester(
+            bucket=bucket, endpoint_url=str(endpoint_url), config=config, slots=Slots(slots, slots)
+        )
+        self._http = http
+        self._url = presigned.url
+        self.config = config
+        self.request = self._requester.info("download", self._key)
+
+    def attempts(self) -> Attempts:
+        return self._requester.attempts("download", self._key)
+
+    async def open(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        response = await self._http.get(self._url, headers)
+        if response.status < 300:  # noqa: PLR2004
+            return response
+        try:
+            body = await response.content.read(_MAX_ERROR_BODY)
+        finally:
+            response.close()
+        raw = {"status_code": response.status, "headers": CIMultiDict(response.headers), "body": body}
+        raise ClientError(create_parser("rest-xml").parse(raw, None), "GetObject")
 
 
 class PresignedUrl(NamedTuple):
@@ -154,7 +219,7 @@ def _expiry(values: dict[str, str]) -> datetime:
     return datetime.fromtimestamp(int(values["Expires"]), UTC)
 
 
-def read_refusal(error: errors.AccessDeniedError, expires: datetime) -> Reading:
+def explain_refusal(error: errors.ServiceError, expires: datetime) -> ErrorRule:
     """Decide what it means that a presigned URL was refused.
 
     AWS and SeaweedFS say "Request has expired"; Ceph says AccessDenied and no
@@ -162,25 +227,15 @@ def read_refusal(error: errors.AccessDeniedError, expires: datetime) -> Reading:
 
     Parameters
     ----------
-    error : `AccessDeniedError`
+    error : `ServiceError`
         The refusal.
     expires : `datetime.datetime`
         When the URL expires by what stands in it.
     """
     kind = type(error)
-    over = _time_of(error) >= expires
+    over = server_time(error.response) >= expires
     said = str(error.response.get("Error", {}).get("Message")).lower()
     if kind is errors.ExpiredCredentialsError or (kind in _MAYBE_EXPIRED and (over or "expired" in said)):
-        when = f" at {expires:%Y-%m-%dT%H:%M:%SZ}" if over else " before its time, with who made it"
-        return Reading(errors.ExpiredUrlError, f"The URL has expired{when}: ask for a new one.")
-    return Reading(kind, _CURES[kind])
-
-
-def _time_of(error: errors.ServiceError) -> datetime:
-    """Return the server's time when it answered; ours for want of it."""
-    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    try:
-        # HTTP's dates are all of this zone.
-        return parsedate_to_datetime(headers["date"]).replace(tzinfo=UTC)
-    except (KeyError, ValueError):
-        return datetime.now(UTC)
+        when = f" at {expires:%Y-%m-%dT%H:%M:%SZ}" if over else " early, with the credentials that signed it"
+        return ErrorRule(errors.ExpiredUrlError, f"The URL has expired{when}: ask for a new one.")
+    return ErrorRule(kind, _HINTS.get(kind, ""))

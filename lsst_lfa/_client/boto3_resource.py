@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import botocore.session
 from botocore.config import Config
 
-from .transport import adapt, aws_config
+from .factory import install_handlers
 
 if TYPE_CHECKING:
-    from .transport import Settings
+    from .settings import Settings
 
 __all__ = ["service_resource"]
 
@@ -25,9 +25,9 @@ def service_resource(settings: Settings) -> Any:
     session = botocore.session.Session()
     settings.configure(session)
     arguments = settings.client_arguments(session)
-    config = Config(**aws_config(settings, session) | {"retries": {"mode": "standard"}})
+    config = Config(**settings.config_arguments(session) | {"retries": {"mode": "standard"}})
     resource = boto3.Session(botocore_session=session).resource(config=config, **arguments)
-    adapt(resource.meta.client)
+    install_handlers(resource.meta.client)
     # boto3 has added its own folder of models, as it does each time.
     paths = session.get_component("data_loader").search_paths
     paths[:] = dict.fromkeys(paths)

@@ -1,0 +1,1 @@
+"""The aiobotocore client: what is set in it, and who owns it."""

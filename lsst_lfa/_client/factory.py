@@ -1,0 +1,166 @@
+"""Making an aiobotocore client as this package needs it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import functools
+import hashlib
+from contextlib import suppress
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.hooks import AioHierarchicalEmitter
+from aiobotocore.session import AioSession
+from botocore.exceptions import NoCredentialsError
+from botocore.handlers import add_expect_header, validate_bucket_name
+from botocore.parsers import ResponseParserError
+
+from lsst_lfa import errors
+from lsst_lfa._transfer.concurrency import in_thread, run_in_thread
+from lsst_lfa._transfer.failures import TransportError
+from lsst_lfa.naming import is_tenant
+
+from .http import HttpSession
+from .signing import choose_signer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from .settings import Settings
+
+__all__ = ["install_handlers", "open_client"]
+
+# Parsed in a thread above this: a listing of 1,000 keys would hold the event loop for 30 ms.
+_PARSE_INLINE = 32 * 1024
+
+
+async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
+    """Yield one client, which is closed when the generator is.
+
+    A bare generator, with no other beneath it: an event loop that ends closes
+    all it knows of at the same time, and one cannot be closed while another does.
+    """
+    session, arguments = await in_thread(_prepare, settings)
+    try:
+        context = session.create_client(**arguments)
+        client = await context.__aenter__()
+    except ValueError as error:
+        raise TransportError(
+            errors.ConfigurationError,
+            f"botocore refuses the endpoint {settings.endpoint_url} ({error})",
+            'Host names have letters, digits, "-" and "." only, no "_": use another name of the host, or its address.',
+        ) from error
+    try:
+        install_handlers(client)
+        for operation in ("PutObject", "UploadPart"):
+            client.meta.events.register_first(f"choose-signer.s3.{operation}", choose_signer)
+        client.meta.events.register("response-received.s3", _require_xml)
+        yield client
+    finally:
+        await context.__aexit__(None, None, None)
+
+
+def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
+    """Read what a client needs from disk: botocore's models, configuration, credentials."""
+    session = AioSession(event_hooks=copy.copy(_builtin_handlers()), include_builtin_handlers=False)
+    settings.configure(session)
+    session.warm_up_loader_caches("s3")
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_parse_time)
+    session.register_component("response_parser_factory", _ParserFactory(parsers))
+    # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
+    config = AioConfig(http_session_cls=HttpSession, **settings.config_arguments(session) | {"read_timeout": None})
+    arguments = settings.client_arguments(session) | {"config": config}
+    # Providers of credentials read files where they run; the session keeps what they find.
+    if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
+        raise NoCredentialsError
+    return session, arguments
+
+
+def _parse_time(text: Any) -> datetime | None:
+    """Parse a time as S3 writes it in headers or in XML: twenty times as fast as botocore, which takes any form.
+
+    `None` for what is no time: whoever needs it will miss it, and nobody else.
+    """
+    for parse in (parsedate_to_datetime, datetime.fromisoformat):
+        with suppress(TypeError, ValueError, IndexError, OverflowError):
+            time = parse(str(text))
+            if time.tzinfo is not None:
+                return time
+    return None
+
+
+@functools.cache
+def _builtin_handlers() -> AioHierarchicalEmitter:
+    """Return botocore's own handlers of events: 10 ms for the first session only, the others take a copy."""
+    emitter = AioHierarchicalEmitter()
+    AioSession(event_hooks=emitter)
+    return emitter
+
+
+def install_handlers(client: Any) -> None:
+    """Set what every client of ours needs, boto3's too."""
+    events = client.meta.events
+    # aiohttp waits for a "100 Continue" without limit.
+    events.unregister("before-call.s3", add_expect_header)
+    events.unregister("before-parameter-build.s3", validate_bucket_name)
+    events.register("before-parameter-build.s3", _validate_bucket)
+    # Required of DeleteObjects by RGW, and no longer sent by botocore.
+    events.register("before-call.s3.DeleteObjects", _content_md5)
+
+
+def _validate_bucket(params: dict[str, Any], **kwargs: object) -> None:
+    """Let a Ceph tenant's ``tenant:bucket`` pass where botocore would not."""
+    if not is_tenant(str(params.get("Bucket", ""))):
+        validate_bucket_name(params, **kwargs)
+
+
+def _content_md5(params: dict[str, Any], **_: object) -> None:
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"].setdefault("Content-MD5", base64.b64encode(digest).decode())
+
+
+def _require_xml(response_dict: dict[str, Any] | None, parsed_response: dict[str, Any] | None, **_: object) -> None:
+    """Refuse a 200 whose body is not XML; botocore would say that the server responded with 500."""
+    status = response_dict["status_code"] if response_dict else None
+    # An error that is told in XML has a code of its own.
+    if status == 200 and (parsed_response or {}).get("Error", {}).get("Code") == "500":  # noqa: PLR2004
+        raise ResponseParserError("its body is not XML")
+
+
+class _ParserFactory:
+    """Makes botocore's parsers, which then neither hold the loop nor fail on what a server gets wrong."""
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def set_parser_defaults(self, **defaults: Any) -> None:
+        """Hand over what botocore wants its parsers to be made with."""
+        self._factory.set_parser_defaults(**defaults)
+
+    def create_parser(self, protocol: str) -> _Parser:
+        """Make a parser."""
+        return _Parser(self._factory.create_parser(protocol))
+
+
+class _Parser:
+    """botocore's parser of responses, but what it cannot read is always a `ResponseParserError`."""
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    async def parse(self, response: dict[str, Any], shape: Any) -> Any:
+        """Parse a response; a large one in a thread."""
+        body = response["body"]
+        try:
+            if isinstance(body, bytes) and len(body) > _PARSE_INLINE:
+                return await run_in_thread(asyncio.run, self._parser.parse(response, shape))
+            return await self._parser.parse(response, shape)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Of the server's text nothing but its parsing is at work here.
+            msg = f"{type(error).__name__}: {error}"
+            raise ResponseParserError(msg) from error

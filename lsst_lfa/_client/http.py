@@ -1,0 +1,346 @@
+"""The HTTP session behind aiobotocore's client, on aiohttp.
+
+aiobotocore takes one by ``AioConfig(http_session_cls=...)``: anything that can
+be entered, closed, and asked to `HttpSession.send` a prepared request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from botocore.httpsession import ProxyConfiguration, get_cert_path
+from botocore.parsers import ResponseParserError
+from multidict import CIMultiDict
+from yarl import URL
+
+from lsst_lfa import errors
+from lsst_lfa._transfer.concurrency import in_thread
+from lsst_lfa._transfer.failures import TransportError
+from lsst_lfa._transfer.request_body import RequestBody
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+__all__ = ["HttpSession"]
+
+_READ_BUFFER = 256 * 1024
+# Of the body of an error no more is read; and S3 has no longer lists.
+_MAX_ERROR_BODY = 64 * 1024
+_MAX_BODY = 32 * 1024 * 1024
+_KEEPALIVE = 12.0
+
+# The transport that the request under way in this task was given.
+_transport: ContextVar[list[asyncio.Transport]] = ContextVar("_transport")
+
+
+class HttpSession:
+    """An aiohttp session as aiobotocore wants it.
+
+    It never follows a redirect: that would send the body and the session token
+    to whatever origin the response names, under a signature that is not meant
+    for it. A request that ends without a response aborts its connection, for a
+    connection that is merely closed goes on sending what it was given.
+
+    Parameters
+    ----------
+    timeout : `tuple` or `float`, optional
+        Seconds to wait for a connection, and for a response. Only the former
+        counts: how long a response may take is bounded for each attempt.
+    proxies : `dict`, optional
+        Proxies by scheme.
+    verify : `bool` or `str`
+        Whether certificates are verified, or by which file of authorities.
+    client_cert : `str` or `tuple`, optional
+        A certificate to show to the server.
+    **_
+        What aiobotocore hands over besides: how many connections may be open
+        is decided before a request is made.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: tuple[float, float | None] | float | None = None,
+        proxies: Mapping[str, str] | None = None,
+        verify: bool | str = True,
+        client_cert: str | tuple[str, str] | None = None,
+        **_: Any,
+    ) -> None:
+        connect_timeout = timeout[0] if isinstance(timeout, (tuple, list)) else timeout
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self._proxies = ProxyConfiguration(proxies=proxies)
+        self._verify = verify
+        self._client_cert = client_cert
+        self._lock = asyncio.Lock()
+        self._context: ssl.SSLContext | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(limit=0, keepalive_timeout=_KEEPALIVE, resolver=_Resolver()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            skip_auto_headers={"Content-Type"},
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections. Idempotent."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def send(self, request: Any) -> _Response:
+        """Carry out a request that botocore prepared.
+
+        Raises
+        ------
+        aiohttp.ClientError, TimeoutError
+            If there is no connection, or it breaks.
+        TransportError
+            If the response is a redirect, or a setting is wrong.
+        """
+        headers = CIMultiDict((name, _text(value)) for name, value in request.headers.items())
+        headers["Accept-Encoding"] = "identity"
+        body = request.body
+        upload = body if isinstance(body, RequestBody) else None
+        response, transport = await self._open(request.method, request.url, headers, body)
+        if request.stream_output and response.status < 300:  # noqa: PLR2004
+            # The engine reads it, its headers too.
+            return _Response(str(response.url), response.status, CIMultiDict(), response)
+        # Refused before it was sent: nobody reads the rest, which must not go out on a connection for others.
+        unsent = (upload is not None and upload.unsent > 0) or transport.get_write_buffer_size() > 0
+        try:
+            if unsent and response.connection is not None and response.connection.protocol is not None:
+                response.connection.protocol.force_close()
+            content = await _read(response)
+        except BaseException:
+            unsent = True
+            raise
+        finally:
+            if unsent or not response.content.at_eof():
+                response.close()
+                transport.abort()
+        return _Response(str(response.url), response.status, _headers(response), response, content)
+
+    async def get(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Ask for a URL as it is, to the letter; its response may be any but a redirect.
+
+        Raises
+        ------
+        As `send`; no error shows the URL.
+        """
+        try:
+            response, _ = await self._open("GET", url, CIMultiDict(headers, **{"Accept-Encoding": "identity"}), None)
+        except aiohttp.ClientError as error:
+            # Its own text, and that of what it came from, may show the URL.
+            if isinstance(error, aiohttp.ClientConnectorError):
+                raise error from None
+            if isinstance(error, aiohttp.ClientResponseError):
+                raise ResponseParserError(error.message) from None
+            raise aiohttp.ClientPayloadError(type(error).__name__) from None
+        return response
+
+    async def _open(
+        self, method: str, url: str, headers: CIMultiDict[str], data: Any
+    ) -> tuple[aiohttp.ClientResponse, asyncio.Transport]:
+        """Send a request, and read the head of its response."""
+        if self._session is None:
+            raise aiohttp.ClientConnectionError("the session is closed")
+        proxy = _Proxy.parse(self._proxies.proxy_url_for(url))
+        encrypted = url.startswith("https:") or (proxy is not None and proxy.url.scheme == "https")
+        context = await self._tls_context() if encrypted else True
+        # aiohttp takes this as an option, not as a header.
+        chunked = headers.pop("Transfer-Encoding", None)
+        transports: list[asyncio.Transport] = []
+        token = _transport.set(transports)
+        try:
+            response = await self._session.request(
+                method,
+                URL(url, encoded=True),
+                headers=headers,
+                data=data,
+                chunked=chunked == "chunked" or None,
+                allow_redirects=False,
+                ssl=context,
+                proxy=proxy.url if proxy else None,
+                proxy_auth=proxy.auth if proxy else None,
+            )
+            if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
+                response.close()
+                raise _redirect_refused(response)
+        except BaseException:
+            for transport in transports:
+                transport.abort()
+            raise
+        finally:
+            _transport.reset(token)
+        return response, transports[-1]
+
+    async def _tls_context(self) -> ssl.SSLContext:
+        """Return the one TLS context; reading the authorities takes 30 ms, in a thread."""
+        async with self._lock:
+            if self._context is None:
+                self._context = await in_thread(_make_tls_context, self._verify, self._client_cert)
+            return self._context
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Tells the task that sends a request which connection it got."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - as aiohttp has it
+        connection = await super().connect(req, traces, timeout)
+        if connection.transport is not None:
+            _transport.get().append(connection.transport)
+        return connection
+
+
+class _Resolver(AbstractResolver):
+    """Looks hosts up in threads of our own: the default executor is the user's, and may be full."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await in_thread(
+            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+        )
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+
+class _Response:
+    """A response as botocore wants it, which awaits its content.
+
+    Attributes
+    ----------
+    raw : `aiohttp.ClientResponse`
+        The response as aiohttp has it.
+    """
+
+    def __init__(
+        self, url: str, status: int, headers: CIMultiDict[str], raw: aiohttp.ClientResponse, content: bytes = b""
+    ) -> None:
+        self.url = url
+        self.status_code = status
+        self.headers = headers
+        self.raw = raw
+        self._content = content
+
+    @property
+    async def content(self) -> bytes:
+        """The body."""
+        return self._content
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body that is short, or as much of an error's as is worth reading."""
+    failed = response.status >= 300  # noqa: PLR2004
+    limit = _MAX_ERROR_BODY if failed else _MAX_BODY
+    chunks, size = [], 0
+    while size < limit and (chunk := await response.content.read(limit - size)):
+        chunks.append(chunk)
+        size += len(chunk)
+    if size == limit and not failed:
+        msg = f"the body is longer than {limit} bytes"
+        raise aiohttp.ClientPayloadError(msg)
+    return b"".join(chunks)
+
+
+def _headers(response: aiohttp.ClientResponse) -> CIMultiDict[str]:
+    return CIMultiDict((_text(name), _text(value)) for name, value in response.raw_headers)
+
+
+def _text(value: str | bytes) -> str:
+    """Decode a header; some servers send Latin-1."""
+    if isinstance(value, str):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
+    region = response.headers.get("x-amz-bucket-region")
+    there = f" The bucket is in {region}: set AWS_DEFAULT_REGION, or S3Session(region={region!r})." if region else ""
+    return TransportError(
+        errors.RedirectRefusedError,
+        f"the server responded with a redirect ({response.status}), which is never followed",
+        f"Check S3_ENDPOINT_URL and the region: they should name the bucket's own service.{there}",
+    )
+
+
+class _Proxy(NamedTuple):
+    """A proxy, and apart from it, so that no error shows them, its credentials."""
+
+    url: URL
+    auth: aiohttp.BasicAuth | None
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        if not text:
+            return None
+        try:
+            url = URL(text)
+            port = url.port
+        except ValueError:
+            url, port = URL(), None
+        if url.scheme not in {"http", "https"} or not url.host or port is None:
+            raise TransportError(
+                errors.ConfigurationError,
+                f"the proxy's URL ({text.rpartition('@')[2]}) is not http(s)://host:port",
+                "Check HTTPS_PROXY and HTTP_PROXY.",
+            )
+        auth = aiohttp.BasicAuth(url.user or "", url.password or "") if url.user or url.password else None
+        return cls(url.with_user(None), auth)
+
+
+def _make_tls_context(
+    verify: bool | str,  # noqa: FBT001 - as botocore has it
+    client_cert: str | tuple[str, str] | None,
+) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authorities = get_cert_path(verify) if verify else None
+    try:
+        if authorities:
+            folder = Path(authorities).is_dir()
+            context.load_verify_locations(capath=authorities) if folder else context.load_verify_locations(authorities)
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if client_cert:
+            context.load_cert_chain(*((client_cert,) if isinstance(client_cert, str) else client_cert))
+    except (OSError, ssl.SSLError) as error:
+        raise TransportError(
+            errors.ConfigurationError,
+            f"the file of certificate authorities {authorities} cannot be used ({error})",
+            "Check AWS_CA_BUNDLE, or S3Session(verify=FILE).",
+        ) from None
+    return context

@@ -1,0 +1,234 @@
+"""The one client of an event loop: opened once, closed once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lsst_lfa._transfer.attempts import BucketClient, Slots
+from lsst_lfa._transfer.failures import RequestInfo, translate_error
+from lsst_lfa.errors import ClosedError
+
+from .factory import open_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from lsst_lfa._transfer.config import TransferConfig
+
+    from .settings import Settings
+
+__all__ = ["SharedClient"]
+
+
+class SharedClient:
+    """The client that a session's buckets share, in whichever event loop runs.
+
+    It is opened by the first to borrow it, however many arrive together, and
+    belongs to the loop that opened it: when that loop has been closed, the
+    next to borrow it opens it afresh. One that is dropped unclosed is silent.
+
+    Attributes
+    ----------
+    settings : `Settings`
+        What it is opened with.
+    closings : `int`
+        How often it was closed.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.closings = 0
+        self._client: _LoopClient | None = None
+        self._opened_endpoint_url: str | None = None
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The service; for AWS's own, `None` until the client was opened."""
+        return self.settings.endpoint_url or self._opened_endpoint_url
+
+    @asynccontextmanager
+    async def borrow(
+        self, bucket: str, config: TransferConfig, *, closings: int | None = None
+    ) -> AsyncIterator[BucketClient]:
+        """Borrow the client for one transfer; it is opened if need be.
+
+        Parameters
+        ----------
+        bucket, config
+            For what it is borrowed.
+        closings : `int`, optional
+            What ``closings`` was when the transfer began: if the client was
+            closed since, the transfer is over.
+
+        Raises
+        ------
+        RuntimeError
+            If another event loop that is still open opened the client.
+        ClosedError
+            In the borrower's task, when `aclose` is called meanwhile.
+        LfaError
+            If the client cannot be opened.
+        """
+        if closings not in (None, self.closings):
+            raise ClosedError(self._closed())
+        client = self._client_here()
+        opened = await client.open(self.settings, RequestInfo("open", bucket, None, self.endpoint_url or "AWS"))
+        self._opened_endpoint_url = opened.endpoint_url
+        if client.closing:
+            raise ClosedError(self._closed())
+        try:
+            async with asyncio.timeout(None) as scope:
+                client.users.add(scope)
+                yield BucketClient(
+                    client=opened.client,
+                    slots=opened.slots,
+                    endpoint_url=opened.endpoint_url,
+                    bucket=bucket,
+                    config=config,
+                )
+        except TimeoutError:
+            # `aclose` lets the users' scopes expire.
+            if not (client.closing and scope.expired()):
+                raise
+            raise ClosedError(self._closed()) from None
+        finally:
+            client.left_by(scope)
+
+    def _closed(self) -> str:
+        return f"the client of {self.endpoint_url or 'AWS'} was closed while a transfer was under way"
+
+    def _client_here(self) -> _LoopClient:
+        """Return this loop's client, or a new one if the old one's loop is gone."""
+        loop = asyncio.get_running_loop()
+        client = self._client
+        if client is not None and client.loop is loop and not client.closing and client.pid == os.getpid():
+            return client
+        if client is not None:
+            client.require_done(loop)
+            self._forget()
+        self._client = client = _LoopClient(loop)
+        # What is dropped must be silent: see `_LoopClient.abandon`.
+        self._finalizer = weakref.finalize(self, client.abandon)
+        self._finalizer.atexit = False
+        return client
+
+    def _forget(self) -> _LoopClient | None:
+        client, self._client = self._client, None
+        if client is not None and client.pid == os.getpid():  # else the parent's client, which is not ours to drop
+            self._finalizer.detach()
+        return client
+
+    async def aclose(self) -> None:
+        """Close the client. Idempotent; the next to borrow it opens it afresh.
+
+        Transfers under way end with `ClosedError`, after cleaning up. The
+        client is closed even if the caller is cancelled, or is such a transfer.
+        """
+        self.closings += 1
+        if self._client is not None:
+            self._client.require_done(asyncio.get_running_loop())
+        client = self._forget()
+        if client is not None:
+            await client.close()
+
+
+class _Opened(NamedTuple):
+    client: Any
+    slots: Slots
+    endpoint_url: str
+
+
+# Of its tasks a loop keeps weak references only.
+_closing: set[asyncio.Task[None]] = set()
+
+
+class _LoopClient:
+    """One event loop's client.
+
+    The generator that holds the client open lives here, apart from the
+    `SharedClient`, whose finalizer keeps it. When a loop ends it closes the
+    generator itself (`shutdown_asyncgens`); were it collected together with
+    the client, aiohttp would complain first.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.pid = os.getpid()
+        self.closing = False
+        self.users: set[asyncio.Timeout] = set()
+        self._idle = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._opened: _Opened | None = None
+        self._holder: AsyncGenerator[Any, None] | None = None
+        self._close_task: asyncio.Task[None] | None = None
+
+    async def open(self, settings: Settings, request: RequestInfo) -> _Opened:
+        """Return the open client; the first to come opens it."""
+        async with self._lock:
+            if self._opened is None:
+                holder = open_client(settings)
+                try:
+                    client = await anext(holder)
+                except Exception as error:
+                    failure = translate_error(error, request)
+                    if failure is None:
+                        raise
+                    raise failure from error
+                self._holder = holder
+                slots = Slots(asyncio.Semaphore(settings.max_connections), asyncio.Semaphore(settings.max_connections))
+                self._opened = _Opened(client, slots, client.meta.endpoint_url)
+            return self._opened
+
+    def require_done(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raise RuntimeError if the client is still in another loop's use."""
+        if self.loop is loop or self.loop.is_closed() or self.pid != os.getpid():
+            return
+        msg = (
+            "this session's client belongs to another event loop that is still open; "
+            "close it there first (aclose), or use one session for each loop"
+        )
+        raise RuntimeError(msg)
+
+    def left_by(self, scope: asyncio.Timeout) -> None:
+        """Note that a user is done."""
+        self.users.discard(scope)
+        if self.closing and not self.users:
+            self._idle.set()
+
+    async def close(self) -> None:
+        """End the transfers under way, let them clean up, close the client."""
+        if self.loop is asyncio.get_running_loop() and self.pid == os.getpid():
+            # The caller may be cancelled, or be one of those transfers: the task goes on.
+            await asyncio.shield(self._start_closing())
+
+    def _start_closing(self) -> asyncio.Task[None]:
+        if self._close_task is None:
+            self.closing = True
+            for scope in self.users:
+                with suppress(RuntimeError):  # one that ends at this moment
+                    scope.reschedule(self.loop.time())
+            # A loop that ends before it is done ends it too.
+            self._close_task = self.loop.create_task(self._close())
+            _closing.add(self._close_task)
+            self._close_task.add_done_callback(_closing.discard)
+        return self._close_task
+
+    async def _close(self) -> None:
+        try:
+            if self.users:
+                await self._idle.wait()
+        finally:
+            async with self._lock:
+                holder, self._holder, self._opened = self._holder, None, None
+                if holder is not None:
+                    await holder.aclose()
+
+    def abandon(self) -> None:
+        """Close a dropped client, from whatever thread drops it."""
+        if self.pid == os.getpid():
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._start_closing)

@@ -1,0 +1,121 @@
+"""Where the service is, and who we are."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import botocore
+from botocore import configprovider
+from botocore.loaders import create_loader
+
+from lsst_lfa.naming import clean_endpoint
+
+if TYPE_CHECKING:
+    from botocore.session import Session as BotoSession
+
+    from lsst_lfa._mock.server import MockS3Server
+
+__all__ = ["Settings"]
+
+# Ceph RGW over https refuses botocore's default, streamed checksums.
+_CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Where the service is, and who we are. Its repr holds no secret.
+
+    Attributes
+    ----------
+    trust_env : `bool`
+        Whether the environment and AWS's configuration files have a say. Not
+        so for the mock's client, which stays on this machine.
+    """
+
+    endpoint_url: str | None
+    profile: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = None
+    session_token: str | None = None
+    region: str | None = None
+    verify: bool | str | None = None
+    trust_env: bool = True
+    max_connections: int = 32
+    connect_timeout: float = 3.0
+
+    def __repr__(self) -> str:
+        return f"Settings(endpoint_url={self.endpoint_url!r}, profile={self.profile!r})"
+
+    @classmethod
+    def from_environment(cls, profile: str | None = None) -> Self:
+        """Take ``S3_ENDPOINT_URL`` as it is now; the rest is in AWS's own variables and files."""
+        return cls(endpoint_url=clean_endpoint(os.environ.get("S3_ENDPOINT_URL")), profile=profile)
+
+    @classmethod
+    def for_mock(cls, server: MockS3Server) -> Self:
+        """Take a mock server's own credentials, and nothing of the environment's."""
+        return cls(
+            endpoint_url=server.endpoint_url,
+            access_key_id=server.access_key_id,
+            secret_access_key=server.secret_access_key,
+            region="us-east-1",
+            verify=True,
+            trust_env=False,
+        )
+
+    def configure(self, session: BotoSession) -> None:
+        """Point a botocore session, sync or async, at these settings."""
+        if not self.trust_env:
+            for name, (_, _, default, _) in configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
+                session.set_config_variable(name, default)
+            for name in ("config_file", "credentials_file"):
+                session.set_config_variable(name, os.devnull)
+            session.set_config_variable("s3", {})
+        elif self.profile is not None:
+            session.set_config_variable("profile", self.profile)
+        # For whatever botocore does besides, as assuming a role: there, a profile may have no region.
+        session.set_config_variable("region", self.region or session.get_config_variable("region") or "us-east-1")
+        session.register_component("data_loader", _data_loader(session.get_config_variable("data_path")))
+
+    def client_arguments(self, session: BotoSession) -> dict[str, Any]:
+        """Return the arguments of ``create_client``, but for ``config``."""
+        return {
+            "service_name": "s3",
+            "endpoint_url": self.endpoint_url,
+            "region_name": session.get_config_variable("region"),
+            "aws_access_key_id": self.access_key_id,
+            "aws_secret_access_key": self.secret_access_key,
+            "aws_session_token": self.session_token,
+            "verify": self.verify,
+        }
+
+    def config_arguments(self, session: BotoSession) -> dict[str, Any]:
+        """Return the arguments of botocore's ``Config``, the same for our client and boto3's."""
+        config: dict[str, Any] = {
+            "signature_version": "s3v4",
+            # Retries are our own: botocore's share a quota per client and skip 429 and 408.
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "connect_timeout": self.connect_timeout,
+            "max_pool_connections": self.max_connections,
+            # As it is: botocore would put a long one together for each request.
+            "user_agent": f"lsst_lfa botocore/{botocore.__version__}",
+        }
+        if self.endpoint_url is not None:
+            config["s3"] = {"addressing_style": "path"}
+        if not self.trust_env:
+            config["proxies"] = {}
+        for name in _CHECKSUMS:
+            # What the user set by hand wins.
+            by_hand = f"AWS_{name.upper()}" in os.environ or name in session.get_scoped_config()
+            if not (self.trust_env and by_hand):
+                config[name] = "when_required"
+        return config
+
+
+@functools.cache
+def _data_loader(path: str | None) -> Any:
+    """Return what reads botocore's models, and keeps them: 0.1 s for the first session only, boto3's too."""
+    return create_loader(path)

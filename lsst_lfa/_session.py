@@ -1,0 +1,145 @@
+"""`S3Session`: an endpoint, credentials, and the buckets that share them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Self
+
+from . import naming
+from ._bucket import AsyncS3Bucket
+from ._client.loop_client import SharedClient
+from ._client.settings import Settings
+from ._transfer.config import TransferConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from ._mock.server import MockS3Server
+
+__all__ = ["S3Session"]
+
+log = logging.getLogger(__name__)
+
+
+class S3Session:
+    """Credentials, an endpoint, and one client for each event loop.
+
+    The client is opened by the first await or by ``async with``, once,
+    however many tasks arrive together. It belongs to the loop that opened it:
+    when that loop has been closed, the next await opens afresh. Making a
+    session does no I/O and needs no loop; dropping one unclosed is silent.
+
+    Parameters
+    ----------
+    endpoint_url : `str`, optional
+        The service. By default ``S3_ENDPOINT_URL``; blank means AWS's own.
+        Credentials written into it are dropped.
+    profile : `str`, optional
+        A profile in AWS's configuration files.
+    access_key_id, secret_access_key, session_token : `str`, optional
+        Explicit credentials. Without them AWS's usual chain: environment,
+        profile, files, instance metadata.
+    region : `str`, optional
+        By default the environment's or the profile's, else ``us-east-1``.
+    verify : `bool`, `str` or `pathlib.Path`, optional
+        A file of certificate authorities for https; `False` trusts any
+        certificate, and logs a warning once. By default ``AWS_CA_BUNDLE``.
+    max_connections : `int`, optional
+        Connections that all transfers share.
+    connect_timeout : `float`, optional
+        Seconds to wait for a connection.
+    config : `TransferConfig`, optional
+        How this session's buckets carry out transfers.
+
+    Attributes
+    ----------
+    config : `TransferConfig`
+        As given, or the default.
+
+    Raises
+    ------
+    ValueError
+        If the endpoint is not an http(s) URL, if only one of the two explicit
+        credentials is given, or if a number is out of bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        endpoint_url: str | None = None,
+        profile: str | None = None,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+        session_token: str | None = None,
+        region: str | None = None,
+        verify: bool | str | Path | None = None,
+        max_connections: int = 32,
+        connect_timeout: float = 3.0,
+        config: TransferConfig | None = None,
+    ) -> None:
+        if (access_key_id is None) != (secret_access_key is None):
+            msg = "access_key_id and secret_access_key go together: give both or none"
+            raise ValueError(msg)
+        if max_connections < 1:
+            msg = f"max_connections is {max_connections!r}; it must be 1 or more"
+            raise ValueError(msg)
+        if not 0 < connect_timeout < float("inf"):
+            msg = f"connect_timeout is {connect_timeout!r}; it must be a finite number of seconds above 0"
+            raise ValueError(msg)
+        endpoint_url = os.environ.get("S3_ENDPOINT_URL") if endpoint_url is None else endpoint_url
+        settings = Settings(
+            endpoint_url=naming.clean_endpoint(endpoint_url),
+            profile=profile,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
+            session_token=session_token,
+            region=region,
+            verify=verify if verify is None or isinstance(verify, bool) else str(verify),
+            max_connections=max_connections,
+            connect_timeout=connect_timeout,
+        )
+        if verify is False:
+            log.warning("verify=False: any server that responds as %s is trusted", settings.endpoint_url or "AWS")
+        self._set_up(settings, config)
+
+    def _set_up(self, settings: Settings, config: TransferConfig | None) -> None:
+        self.config = config or TransferConfig()
+        self._client = SharedClient(settings)
+
+    @classmethod
+    def for_mock(cls, server: MockS3Server, config: TransferConfig | None = None) -> Self:
+        """Make a session on a mock server, which hears nothing of the user's environment."""
+        session = cls.__new__(cls)
+        session._set_up(Settings.for_mock(server), config)  # noqa: SLF001 - its own, in place of __init__
+        return session
+
+    @property
+    def endpoint_url(self) -> str | None:
+        """The service; for AWS's own, `None` until the client was opened."""
+        return self._client.endpoint_url
+
+    def __repr__(self) -> str:
+        settings = self._client.settings
+        return f"S3Session(endpoint_url={settings.endpoint_url!r}, profile={settings.profile!r})"
+
+    def bucket(self, name: str, *, create: bool = False, config: TransferConfig | None = None) -> AsyncS3Bucket:
+        """Return a bucket on this session. No I/O; see `AsyncS3Bucket`."""
+        return AsyncS3Bucket(name, create=create, session=self, config=config)
+
+    async def aclose(self) -> None:
+        """Close the client. Idempotent; the next await opens afresh.
+
+        Transfers under way end with `ClosedError`, after cleaning up.
+        """
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        async with self._client.borrow("", self.config):
+            return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()

@@ -1,0 +1,202 @@
+"""One S3 request at a time: its slot, its time limit, its attempts, its error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from lsst_lfa.errors import LfaError, TransferTimeoutError
+
+from .failures import RequestInfo, translate_error
+from .responses import require_proof
+from .retry import RetryPolicy
+from .timeouts import StallTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import TracebackType
+
+    from .config import TransferConfig
+
+__all__ = ["Attempts", "BucketClient", "Requester", "Slots", "transfer"]
+
+log = logging.getLogger(__name__)
+
+
+class Slots(NamedTuple):
+    """How many requests may be under way on a client at a time.
+
+    Requests are signed before they queue for a connection, where signatures
+    grow stale and no time limit holds: take a slot first, then make the
+    request. Cleaning up never queues behind transfers.
+    """
+
+    transfers: asyncio.Semaphore
+    cleanup: asyncio.Semaphore
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requester:
+    """What every request to one bucket has in common.
+
+    Attributes
+    ----------
+    bucket, endpoint_url : `str`
+        For the requests, and for error messages.
+    config : `TransferConfig`
+        Limits.
+    slots : `Slots`
+        Of the client.
+    """
+
+    bucket: str
+    endpoint_url: str
+    config: TransferConfig
+    slots: Slots
+
+    def info(self, operation: str, key: str | None = None) -> RequestInfo:
+        """Name a request, for messages."""
+        return RequestInfo(operation, self.bucket, key, self.endpoint_url)
+
+    def attempts(self, operation: str, key: str | None = None, *, extra_timeout: float = 0.0) -> Attempts:
+        """Return the attempts of one request; see `Attempts`."""
+        return Attempts(self.info(operation, key), self.config, self.slots.transfers, extra_timeout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketClient(Requester):
+    """Carries out one bucket's requests through an open client.
+
+    Attributes
+    ----------
+    client
+        An open aiobotocore client that does not retry by itself.
+    """
+
+    client: Any
+
+    async def call(self, operation: str, key: str | None = None, *, extra_timeout: float = 0.0, **params: Any) -> Any:
+        """Carry out a request whose response is small, and return that response.
+
+        Parameters
+        ----------
+        operation : `str`
+            The client's method, e.g. ``head_object``.
+        key : `str` or `None`
+            The object; `None` for the bucket itself.
+        extra_timeout : `float`
+            Seconds to wait for the response beyond ``stall_timeout``.
+        **params
+            The operation's other parameters.
+        """
+        if key is not None:
+            params["Key"] = key
+        async for attempt in self.attempts(operation, key, extra_timeout=extra_timeout):
+            async with attempt:
+                response = await getattr(self.client, operation)(Bucket=self.bucket, **params)
+                require_proof(self.info(operation, key), response)
+        return response
+
+    @asynccontextmanager
+    async def for_cleanup(self) -> AsyncIterator[BucketClient]:
+        """Take a slot of those that are kept for cleaning up, for as long as the block takes."""
+        async with self.slots.cleanup:
+            own = asyncio.Semaphore()
+            yield replace(self, slots=Slots(own, own))
+
+
+@asynccontextmanager
+async def transfer(what: RequestInfo, limit: float | None) -> AsyncIterator[None]:
+    """Bound a whole transfer, in seconds, and name it in what goes wrong within."""
+    try:
+        async with asyncio.timeout(limit) as scope:
+            yield
+    except LfaError:
+        raise
+    except Exception as error:
+        if isinstance(error, TimeoutError) and scope.expired():
+            cause, hint = f"it took more than {limit} s", "Raise TransferConfig.total_timeout, or the timeout given."
+            raise what.failed(TransferTimeoutError, cause, hint, transient=True) from None
+        error.add_note(f"raised during the {what}")
+        raise
+
+
+class Attempts:
+    """The attempts of one request, as blocks.
+
+    Iterate over it, and do the request in a block of the attempt::
+
+        async for attempt in client.attempts("head_object", key):
+            async with attempt:
+                response = await client.client.head_object(Bucket=..., Key=key)
+
+    A block that ends normally ends the iteration. One that fails is repeated
+    after a pause, as long as that may help; then its error is raised, as an
+    `LfaError`. What is neither the network's nor the server's making comes
+    through at once and as it is.
+    """
+
+    def __init__(
+        self, request: RequestInfo, config: TransferConfig, slots: asyncio.Semaphore, extra_timeout: float
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._slots = slots
+        self._extra_timeout = extra_timeout
+        self._policy = RetryPolicy(config)
+        self._delay: float | None = 0.0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Attempt:
+        if self._delay is None:
+            raise StopAsyncIteration
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        self._delay = None
+        return _Attempt(self._slots, StallTimeout(self._config, self._extra_timeout), self._failed)
+
+    def _failed(self, error: Exception, timeout: StallTimeout) -> bool:
+        """Plan the next attempt; or return False, or raise, to give up."""
+        failure = None if error is timeout.caller_error else translate_error(error, self._request)
+        if failure is None:
+            return False
+        self._delay = self._policy.delay_after(failure, timeout)
+        if self._delay is not None:
+            log.debug("%s; trying again in %.1f s", failure, self._delay)
+            return True
+        if failure is error:
+            return False
+        raise failure from error
+
+
+class _Attempt:
+    """One attempt: it holds a slot, and is limited in time."""
+
+    def __init__(self, slots: asyncio.Semaphore, timeout: StallTimeout, failed: Any) -> None:
+        self._slots = slots
+        self._timeout = timeout
+        self._failed = failed
+
+    async def __aenter__(self) -> StallTimeout:
+        await self._slots.acquire()
+        try:
+            return await self._timeout.__aenter__()
+        except BaseException:
+            self._slots.release()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as expired:
+            error = expired
+        finally:
+            self._slots.release()
+        return isinstance(error, Exception) and self._failed(error, self._timeout)

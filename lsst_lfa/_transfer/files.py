@@ -1,0 +1,184 @@
+"""Files on the local disk that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .concurrency import in_thread, run_in_thread, uninterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["AtomicFile", "make_folder", "safe_join"]
+
+# open(2) says by these that the file system has no files without a name.
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
+_DISCARD_TIMEOUT = 2.0
+
+
+class AtomicFile:
+    """A temporary file beside its destination, which takes the destination's name at the end.
+
+    The destination is either what it was before or the whole new file, also
+    after a crash: the data are on the disk before the name is. Where the file
+    system can, the temporary file has no name until then: a killed process
+    leaves none.
+
+    Its descriptor is closed by its last user, be that a thread that a
+    cancelled transfer left behind: a number that was closed too early would by
+    then be another file's.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        The destination: a regular file, replaced, or nothing yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._temporary = path.with_name(f".lfa-{secrets.token_hex(8)}.part")
+        self._lock = threading.Lock()
+        self._users = 0
+        self._fd = -1
+        self._discarded = False
+
+    async def create(self) -> None:
+        """Create the temporary file, its mode as the umask says.
+
+        Raises
+        ------
+        OSError
+            If the folder is missing or read-only, or the destination is
+            something else than a regular file.
+        """
+        await in_thread(self._create)
+
+    async def write(self, view: memoryview, position: int) -> None:
+        """Write all of ``view`` at ``position``."""
+        await in_thread(self._write, view, position)
+
+    def read(self, position: int, count: int) -> bytes:
+        """Return bytes that were written. It blocks: call it in a thread."""
+        with self._used() as fd:
+            return os.pread(fd, count, position)
+
+    async def commit(self) -> None:
+        """Put the data on the disk, then give the file its name."""
+        await in_thread(self._commit)
+
+    async def discard(self) -> None:
+        """Remove the temporary file; after `commit`, just close it."""
+        await uninterrupted(run_in_thread(self._discard), grace=_DISCARD_TIMEOUT)
+
+    @contextmanager
+    def _used(self) -> Iterator[int]:
+        with self._lock:
+            if self._discarded:
+                msg = f"the temporary file for {self._path} was discarded"
+                raise OSError(errno.EBADF, msg)
+            self._users += 1
+        try:
+            yield self._fd
+        finally:
+            with self._lock:
+                self._users -= 1
+                last = self._discarded and not self._users
+            if last:
+                self._remove()
+
+    def _create(self) -> None:
+        with self._used():
+            self._check_destination()
+            nameless = getattr(os, "O_TMPFILE", 0) if os.access("/proc/self/fd", os.X_OK) else 0
+            try:
+                self._fd = os.open(self._path.parent, os.O_RDWR | os.O_CLOEXEC | nameless, 0o666)
+            except OSError as error:
+                if error.errno not in _NO_TMPFILE:
+                    raise
+                flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+                self._fd = os.open(self._temporary, flags, 0o666)
+
+    def _check_destination(self) -> None:
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            msg = f"cannot download to {self._path}: it is a directory"
+            raise IsADirectoryError(msg)
+        if not stat.S_ISREG(status.st_mode):
+            msg = f"cannot download to {self._path}: it is not a regular file"
+            raise FileExistsError(msg)
+
+    def _write(self, view: memoryview, position: int) -> None:
+        with self._used() as fd:
+            while view:
+                count = os.pwrite(fd, view, position)
+                position += count
+                view = view[count:]
+
+    def _commit(self) -> None:
+        with self._used() as fd:
+            os.fsync(fd)
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if not os.fstat(fd).st_nlink:
+                    # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
+                    os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
+                self._temporary.replace(self._path)
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _discard(self) -> None:
+        with self._lock:
+            last = not self._discarded and not self._users
+            self._discarded = True
+        if last:
+            self._remove()
+
+    def _remove(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        self._temporary.unlink(missing_ok=True)
+
+
+def safe_join(folder: Path, key: str) -> Path:
+    """Return the path that ``key`` has in ``folder``, with its parents made; it must not lead out.
+
+    Raises
+    ------
+    ValueError
+        If a symbolic link leads out of the folder, or if another key would
+        have the same path: a key with empty segments (``x//y``, ``/x``).
+    """
+    name = key.removesuffix("/")
+    if "" in name.split("/"):
+        msg = f"key={key!r} has no path of its own in a folder, because of its empty segments: give a path instead"
+        raise ValueError(msg)
+    root = folder.resolve(strict=True)
+    target = root / name
+    parent = target.parent.resolve()
+    if not parent.is_relative_to(root):
+        msg = f"{key!r} would leave {folder}: a symbolic link leads out of it"
+        raise ValueError(msg)
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent / target.name
+
+
+def make_folder(folder: Path, key: str) -> Path:
+    """Make the folder that the marker ``key``, ending with "/", stands for."""
+    target = safe_join(folder, key)
+    if target.is_symlink():
+        msg = f"{key!r} would leave {folder}: a symbolic link leads out of it"
+        raise ValueError(msg)
+    target.mkdir(exist_ok=True)
+    return target

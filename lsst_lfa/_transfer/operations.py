@@ -1,0 +1,101 @@
+"""Operations on a bucket and its objects that move no data: small requests, one after another."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from lsst_lfa.errors import ServiceError, UploadNotFoundError
+
+from .responses import bad_response, listed_object, object_info, require_field, server_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+    from datetime import timedelta
+
+    from .attempts import BucketClient
+    from .responses import ObjectInfo
+
+__all__ = ["abort_uploads", "create_bucket", "head", "list_page"]
+
+_NO_ADVANCE = "the listing does not advance: a page names itself as the next"
+# What a response without a body leaves open.
+_BARE_STATUSES = (400, 403, 404, 412)
+
+
+async def head(client: BucketClient, key: str) -> ObjectInfo:
+    """Return what HEAD tells of an object."""
+    try:
+        response = await client.call("head_object", key)
+    except ServiceError as error:
+        if error.response["ResponseMetadata"].get("HTTPStatusCode") not in _BARE_STATUSES:
+            raise
+        # The response to HEAD has no body that would say what is wrong; that to GET has.
+        found = await client.call("get_object", key, Range="bytes=0-0")
+        found["Body"].close()
+        response = await client.call("head_object", key)
+    return object_info(client.info("head_object", key), key, response)
+
+
+async def list_page(client: BucketClient, prefix: str, token: str) -> tuple[list[ObjectInfo], str | None]:
+    """Return some objects, and the token of the page after them; `None` if there is none."""
+    more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+    page = await client.call("list_objects_v2", Prefix=prefix, **more)
+    request = client.info("list_objects_v2")
+    items = [listed_object(request, item) for item in page.get("Contents", ())]
+    if not page["IsTruncated"]:
+        return items, None
+    following = str(require_field(request, page, "NextContinuationToken", str))
+    if following == token:
+        raise bad_response(request, _NO_ADVANCE, transient=False)
+    return items, following
+
+
+async def create_bucket(client: BucketClient) -> None:
+    """Make the bucket; no error if it is there and this user may use it."""
+    meta = client.client.meta
+    # AWS's own service wants to hear its region, except for the first of them.
+    on_aws = meta.endpoint_url.endswith(".amazonaws.com") and meta.region_name != "us-east-1"
+    params: dict[str, Any] = {}
+    if on_aws:
+        params["CreateBucketConfiguration"] = {"LocationConstraint": meta.region_name}
+    try:
+        await client.call("create_bucket", **params)
+    except ServiceError as error:
+        if error.response["Error"].get("Code") == "BucketAlreadyOwnedByYou":
+            return
+        # Some servers do not say whose it is; and who may use a bucket may not be allowed to make one.
+        try:
+            await client.call("head_bucket")
+        except ServiceError:
+            raise error from None
+
+
+async def abort_uploads(client: BucketClient, age: timedelta) -> int:
+    """Abort multipart uploads that were begun at least ``age`` ago; return their number."""
+    count = 0
+    async for key, upload_id in _stale_uploads(client, age):
+        try:
+            await client.call("abort_multipart_upload", key, UploadId=upload_id)
+        except UploadNotFoundError:  # ended meanwhile
+            continue
+        count += 1
+    return count
+
+
+async def _stale_uploads(client: BucketClient, age: timedelta) -> AsyncGenerator[tuple[str, str], None]:
+    request = client.info("list_multipart_uploads")
+    more: dict[str, Any] = {}
+    while True:
+        page = await client.call("list_multipart_uploads", **more)
+        limit = server_time(page) - age
+        for item in page.get("Uploads", ()):
+            if require_field(request, item, "Initiated", datetime) <= limit:
+                yield require_field(request, item, "Key", str), require_field(request, item, "UploadId", str)
+        if not page["IsTruncated"]:
+            return
+        marker = {"KeyMarker": require_field(request, page, "NextKeyMarker", str)}
+        marker["UploadIdMarker"] = str(page.get("NextUploadIdMarker") or "")
+        if marker == more:
+            raise bad_response(request, _NO_ADVANCE, transient=False)
+        more = marker

@@ -1,0 +1,167 @@
+"""Reading responses: every field that a server may get wrong is checked here."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lsst_lfa.errors import ProtocolError
+
+from .plan import MAX_PART_SIZE, MAX_PARTS, ByteRange
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .failures import RequestInfo
+
+__all__ = [
+    "ObjectInfo",
+    "RangeHeaders",
+    "bad_response",
+    "etag_of",
+    "listed_object",
+    "object_info",
+    "parse_range_headers",
+    "require_field",
+    "require_proof",
+    "server_time",
+]
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
+_EMPTY_RANGE = re.compile(r"bytes \*/0+", re.ASCII)
+# No object can have more parts, nor longer ones.
+_MAX_SIZE = MAX_PARTS * MAX_PART_SIZE
+# What only S3's response has, and only when the request was carried out. A
+# proxy's web page has none of it, though its status be 200.
+_PROOFS = {
+    "create_multipart_upload": ("UploadId", str),
+    "get_object": ("ETag", str),
+    "head_object": ("LastModified", datetime),
+    "list_multipart_uploads": ("IsTruncated", bool),
+    "list_objects_v2": ("IsTruncated", bool),
+    "put_object": ("ETag", str),
+    "upload_part": ("ETag", str),
+}
+
+
+class ObjectInfo(NamedTuple):
+    """What a bucket tells of an object.
+
+    Attributes
+    ----------
+    key : `str`
+        Its key.
+    size : `int`
+        Bytes.
+    etag : `str`
+        Names this version of the content; without quotes.
+    last_modified : `datetime.datetime`
+        When it was stored, in UTC.
+    """
+
+    key: str
+    size: int
+    etag: str
+    last_modified: datetime
+
+
+def bad_response(request: RequestInfo, what: str, hint: str = "", *, transient: bool = True) -> ProtocolError:
+    """Make the error for a response that is not what S3 gives."""
+    made = request.failed(ProtocolError, what, hint, transient=transient)
+    assert isinstance(made, ProtocolError)  # noqa: S101 - for the type checker
+    return made
+
+
+def require_field(request: RequestInfo, response: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return a field that S3 always sends.
+
+    Raises
+    ------
+    ProtocolError
+        If it is missing, empty, or of another type.
+    """
+    value = response.get(name)
+    if not isinstance(value, kind) or value == "" or (isinstance(value, int) and value < 0):
+        raise bad_response(request, f"the server's response has no valid {name}, so it proves nothing")
+    return value
+
+
+def require_proof(request: RequestInfo, response: Mapping[str, Any]) -> None:
+    """Make sure that a response shows that the request was carried out."""
+    if request.operation in _PROOFS:
+        require_field(request, response, *_PROOFS[request.operation])
+
+
+def etag_of(response: Mapping[str, Any]) -> str:
+    """Return the ETag without its quotes; empty if there is none."""
+    return str(response.get("ETag") or "").strip('"')
+
+
+def object_info(request: RequestInfo, key: str, head: Mapping[str, Any]) -> ObjectInfo:
+    """Read the response to HEAD."""
+    size = require_field(request, head, "ContentLength", int)
+    return ObjectInfo(key, size, etag_of(head), require_field(request, head, "LastModified", datetime))
+
+
+def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
+    """Read one object of a listing."""
+    key = require_field(request, item, "Key", str)
+    size = require_field(request, item, "Size", int)
+    return ObjectInfo(key, size, etag_of(item), require_field(request, item, "LastModified", datetime))
+
+
+def server_time(response: Mapping[str, Any]) -> datetime:
+    """Return the server's time, since ours may be off; ours where the server tells none."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        # HTTP's dates are all UTC, whether they say so or not.
+        return parsedate_to_datetime(headers["date"]).replace(tzinfo=UTC)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        return datetime.now(UTC)
+
+
+class RangeHeaders(NamedTuple):
+    """What the response to a GET says of its body.
+
+    Attributes
+    ----------
+    etag : `str`
+        Of the object, as the server wrote it, with quotes.
+    given : `ByteRange` or `None`
+        Which bytes come; `None` if that is not said in a valid way.
+    length : `int` or `None`
+        Bytes in the body; `None` if only its end will tell.
+    digest : `bool`
+        Whether the ETag may be a digest of the bytes: not where the server
+        encrypts with a key of its own.
+    empty : `bool`
+        Whether the server proves that the object is empty.
+    """
+
+    etag: str
+    given: ByteRange | None
+    length: int | None
+    digest: bool = True
+    empty: bool = False
+
+
+def parse_range_headers(status: int, headers: Mapping[str, str]) -> RangeHeaders:
+    """Read the status and the headers of the response to a GET."""
+    content_length = headers.get("Content-Length", "")
+    length = int(content_length) if re.fullmatch(r"[0-9]{1,18}", content_length) else None
+    content_range = headers.get("Content-Range", "")
+    given = None
+    if status == 206 and (match := _CONTENT_RANGE.fullmatch(content_range)):  # noqa: PLR2004
+        first, last, total = map(int, match.groups())
+        if first <= last < total <= _MAX_SIZE:
+            given = ByteRange(first, last + 1, total)
+            length = given.stop - given.start if length is None else length
+    elif status == 200 and length is not None and length <= _MAX_SIZE:  # noqa: PLR2004 - Range was ignored
+        given = ByteRange(0, length, length)
+    encryption = headers.get("x-amz-server-side-encryption", "")
+    own_key = "x-amz-server-side-encryption-customer-algorithm" in headers
+    empty = status == 416 and _EMPTY_RANGE.fullmatch(content_range) is not None  # noqa: PLR2004
+    digest = not encryption.startswith("aws:kms") and not own_key
+    return RangeHeaders(headers.get("ETag", ""), given, length, digest, empty)

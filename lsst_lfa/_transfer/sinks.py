@@ -1,0 +1,183 @@
+"""What can be downloaded into: places that take bytes out of order."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from typing import Protocol
+
+from .files import AtomicFile
+
+__all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer"]
+
+# Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
+_GATHER = 1024 * 1024
+# What a stream's reader gets at a time, and holds beside what is read ahead.
+_CHUNK = 256 * 1024
+
+
+class Writer(Protocol):
+    """Takes one range, from its start to its end."""
+
+    def get_buffer(self, position: int) -> memoryview:
+        """Return where the bytes from ``position`` on belong: room for one at least."""
+
+    async def buffer_updated(self, position: int) -> None:
+        """Note that the bytes before ``position`` are in the buffer."""
+
+    async def finish(self, position: int) -> None:
+        """Note that ``position`` is the end."""
+
+
+class Sink(Protocol):
+    """A destination."""
+
+    def open(self, size: int | None) -> None:
+        """Make room for ``size`` bytes, if that is known; what was there before is forgotten."""
+
+    def writer(self, start: int, stop: int | None) -> Writer:
+        """Return a writer of bytes ``start`` to ``stop``, or to the end if that is not known."""
+
+
+class MemorySink:
+    """An `io.BytesIO`, written in place.
+
+    Attributes
+    ----------
+    file : `io.BytesIO`
+        The data, after `close`.
+    """
+
+    def __init__(self) -> None:
+        self.file = io.BytesIO()
+        self._view = memoryview(b"")
+
+    def open(self, size: int | None) -> None:
+        self.close()
+        self.file, self._view = _new_bytesio(size or 0)
+
+    def writer(self, start: int, stop: int | None) -> Writer:  # noqa: ARG002 - a part of the whole is as good as any
+        if stop is None:
+            self._view.release()
+            return _AppendingWriter(self.file)
+        return _MemoryWriter(self._view, stop)
+
+    def read(self, start: int, count: int) -> memoryview:
+        """Return bytes that were written; after `close` too."""
+        return memoryview(self.file.getvalue())[start : start + count]
+
+    def close(self) -> None:
+        """Release the buffer: a BytesIO can be neither resized nor closed while it is viewed."""
+        self._view.release()
+
+
+def _new_bytesio(size: int) -> tuple[io.BytesIO, memoryview]:
+    """Return a BytesIO of ``size`` bytes that are no memory yet, and the view to write them by.
+
+    CPython gets ``bytes(size)`` zeroed from the system, page by page, when they
+    are first written; a BytesIO that owns them alone is written in place. So
+    nothing is zeroed, grown or copied on the event loop.
+    """
+    file = io.BytesIO(bytes(size))
+    return file, file.getbuffer()
+
+
+class _MemoryWriter:
+    def __init__(self, view: memoryview, stop: int) -> None:
+        self._view = view
+        self._stop = stop
+
+    def get_buffer(self, position: int) -> memoryview:
+        return self._view[position : self._stop]
+
+    async def buffer_updated(self, position: int) -> None:  # noqa: ARG002 - they are in their place already
+        return None
+
+    async def finish(self, position: int) -> None:  # noqa: ARG002 - as above
+        return None
+
+
+class _AppendingWriter:
+    """Writes a body whose length is not known."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        self._file = file
+        self._chunk = bytearray(_CHUNK)
+
+    def get_buffer(self, position: int) -> memoryview:  # noqa: ARG002 - it comes in order
+        return memoryview(self._chunk)
+
+    async def buffer_updated(self, position: int) -> None:
+        with memoryview(self._chunk) as view:
+            self._file.write(view[: position - self._file.tell()])
+
+    async def finish(self, position: int) -> None:  # noqa: ARG002 - it is all there
+        self._file.seek(0)
+
+
+class ChunkSink:
+    """A range as chunks of ``bytes``, in order.
+
+    Attributes
+    ----------
+    chunks : `collections.deque` of `bytes`
+        The chunks that are complete.
+    """
+
+    def __init__(self) -> None:
+        self.chunks: deque[bytes] = deque()
+        self._start = self._stop = 0
+        self._end: int | None = None
+
+    def writer(self, start: int, stop: int | None) -> Writer:
+        self._start = self._stop = start
+        self._end = stop
+        return self
+
+    def get_buffer(self, position: int) -> memoryview:
+        if position == self._stop:
+            room = _CHUNK if self._end is None else min(_CHUNK, self._end - position)
+            self._start, self._stop = position, position + room
+            self._file = _new_bytesio(room)[0]
+        return self._file.getbuffer()[position - self._start :]
+
+    async def buffer_updated(self, position: int) -> None:
+        if position == self._stop > self._start:
+            self.chunks.append(self._file.getvalue())
+            self._start = position
+
+    async def finish(self, position: int) -> None:
+        if position > self._start:
+            self.chunks.append(self._file.getvalue()[: position - self._start])
+
+
+class FileSink(AtomicFile):
+    """A file on the local disk; see `AtomicFile`."""
+
+    def open(self, size: int | None) -> None:
+        """Do nothing: the file grows as it is written."""
+
+    def writer(self, start: int, stop: int | None) -> Writer:
+        return _FileWriter(self, start, stop)
+
+
+class _FileWriter:
+    def __init__(self, file: AtomicFile, start: int, stop: int | None) -> None:
+        self._file = file
+        self._start = start
+        self._stop = stop
+        room = _GATHER if stop is None else min(_GATHER, stop - start)
+        self._gathered = memoryview(bytearray(room))
+
+    def get_buffer(self, position: int) -> memoryview:
+        stop = None if self._stop is None else self._stop - self._start
+        return self._gathered[position - self._start : stop]
+
+    async def buffer_updated(self, position: int) -> None:
+        if position - self._start == len(self._gathered):
+            await self.finish(position)
+
+    async def finish(self, position: int) -> None:
+        if position > self._start:
+            await self._file.write(self._gathered[: position - self._start], self._start)
+            self._start = position

@@ -1,0 +1,390 @@
+"""What can be uploaded: anything that gives bytes, read off the loop into exact parts."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import mmap
+import os
+import stat
+from collections.abc import AsyncIterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
+
+from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
+
+from lsst_lfa.errors import SourceChangedError
+
+from .concurrency import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from types import TracebackType
+
+    from typing_extensions import Buffer
+
+__all__ = ["Source", "Uploadable", "open_source"]
+
+# Shorter pieces are joined: a part of many small views costs more than a copy.
+_SMALL = 64 * 1024
+# Copied in one turn of the event loop.
+_COPY = 1024 * 1024
+# Seconds that closing a file may take before it is left to its thread.
+_CLOSE_TIMEOUT = 2.0
+# Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
+_FILLING = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
+
+Part = list[memoryview]
+
+
+class _SyncReader(Protocol):
+    """A binary file object, as far as an upload needs it."""
+
+    def read(self, size: int, /) -> Buffer | None:
+        """Return up to ``size`` bytes; none at the end."""
+
+
+class _AsyncReader(Protocol):
+    """The same with ``async def read``, as aiofiles has it."""
+
+    async def read(self, size: int, /) -> Buffer:
+        """Return up to ``size`` bytes; none at the end."""
+
+
+Uploadable: TypeAlias = "Buffer | os.PathLike[str] | _SyncReader | _AsyncReader | AsyncIterable[Buffer]"
+"""What can be uploaded."""
+
+
+class Source(Protocol):
+    """Something to upload, from its current position to its end.
+
+    An async context manager: when it ends with an error, the position is what
+    it was, so that the same object can be uploaded again.
+    """
+
+    size: int | None
+    """Bytes to come; `None` if that is not known."""
+    in_memory: bool
+    """Whether all of them are in memory already."""
+
+    async def __aenter__(self) -> Self:
+        """Get ready to read."""
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Restore the position after an error; never close what the user opened."""
+
+    async def read(self, size: int) -> Part:
+        """Return exactly ``size`` bytes, or what is left before the end."""
+
+
+def open_source(obj: object) -> Source:
+    """Find out how to read ``obj``. Does no I/O.
+
+    Parameters
+    ----------
+    obj : bytes-like, `io.BytesIO`, `pathlib.Path`, file or async iterable
+        Sync or async binary file objects, seekable or not; async iterables of
+        bytes-like objects.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these: a `str`, a file in text mode, ...
+    """
+    if isinstance(obj, str):
+        msg = "cannot upload a str: encode it (bytes), or give a pathlib.Path for a file of that name"
+        raise TypeError(msg)
+    if isinstance(obj, os.PathLike):
+        return _PathSource(Path(obj))
+    if type(obj) is io.BytesIO:
+        return _BytesIOSource(obj)
+    if _is_buffer(obj):
+        return _BufferSource(obj)
+    if isinstance(obj, io.TextIOBase) or (hasattr(obj, "read") and hasattr(obj, "encoding")):
+        msg = "cannot upload a file in text mode: open it in binary mode ('rb')"
+        raise TypeError(msg)
+    if callable(getattr(obj, "read", None)):
+        return _FileSource(obj)
+    if isinstance(obj, AsyncIterable):
+        return _IteratorSource(obj)
+    msg = (
+        f"cannot upload a {type(obj).__name__}: give bytes, a binary file object, a pathlib.Path "
+        "or an async iterator of bytes (upload_fits for an HDUList)"
+    )
+    raise TypeError(msg)
+
+
+def _is_buffer(obj: Any) -> bool:
+    try:
+        memoryview(obj).release()
+    except TypeError:
+        return False
+    return True
+
+
+def _flat(view: memoryview) -> memoryview:
+    """Return a view of the same bytes, in one dimension."""
+    return view.cast("B") if view.nbytes else memoryview(b"")
+
+
+async def _own(data: object) -> memoryview:
+    """Return bytes that a source gave, in memory that it cannot change any more."""
+    if type(data) is bytes:
+        return memoryview(data)
+    if not _is_buffer(data):
+        msg = f"the source gave {type(data).__name__}, not bytes"
+        raise TypeError(msg)
+    with memoryview(data) as given:  # type: ignore[arg-type]
+        if given.nbytes <= _COPY or not given.c_contiguous:
+            return memoryview(given.tobytes())
+        own = _memory(given.nbytes)
+        with _flat(given) as flat:
+            for start in range(0, flat.nbytes, _COPY):
+                own[start : start + _COPY] = flat[start : start + _COPY]
+                await asyncio.sleep(0)  # a copy holds the loop, a long one for too long
+        return own
+
+
+def _memory(size: int) -> memoryview:
+    """Return memory that is not malloc's: of that, each thread keeps what it once had."""
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+class _BufferSource:
+    """Bytes in memory, never copied, and never viewed for longer than the upload takes."""
+
+    in_memory = True
+
+    def __init__(self, obj: Any) -> None:
+        self._obj = obj
+        self._views: list[memoryview] = []
+        self._position = 0
+        self._check()
+
+    def _check(self) -> None:
+        with memoryview(self._obj) as view:
+            if not view.c_contiguous:
+                msg = "cannot upload a buffer that is not C-contiguous: make a copy of it first"
+                raise TypeError(msg)
+
+    async def __aenter__(self) -> Self:
+        self._open(memoryview(self._obj))
+        return self
+
+    def _open(self, view: memoryview) -> None:
+        self._all = _flat(view)
+        self._views = [view, self._all]
+        self.size: int | None = self._all.nbytes
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Not left to the garbage collector: an error's traceback keeps what it refers to.
+        for view in reversed(self._views):
+            view.release()
+
+    async def read(self, size: int) -> Part:
+        piece = self._all[self._position : self._position + size]
+        self._position += piece.nbytes
+        self._views.append(piece)
+        return [piece] if piece.nbytes else []
+
+
+class _BytesIOSource(_BufferSource):
+    """A BytesIO's bytes, shared with it: `getvalue` is a snapshot and copies nothing."""
+
+    def _check(self) -> None:
+        """Any BytesIO will do."""
+
+    async def __aenter__(self) -> Self:
+        self._open(memoryview(self._obj.getvalue())[self._obj.tell() :])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await super().__aexit__(kind, error, trace)
+        if error is None and not self._obj.closed:
+            self._obj.seek(0, io.SEEK_END)
+
+
+class _FileSource:
+    """A file object, sync or async, that can seek or not.
+
+    A sync one is read in a thread of its own: a pipe may let it wait for long,
+    and nothing else must wait with it.
+    """
+
+    size: int | None = None
+    in_memory = False
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._fills = type(file) in _FILLING or isinstance(file, (AsyncBufferedIOBase, AsyncFileIO))
+        self._start: int | None = None
+        self._thread = ThreadPoolExecutor(1, "lsst_lfa-source")
+
+    async def _call(self, name: str, *args: Any) -> Any:
+        method = getattr(self._file, name)
+        if inspect.iscoroutinefunction(method):
+            return await method(*args)
+        result = await in_thread(method, *args, executor=self._thread)
+        return await result if inspect.isawaitable(result) else result
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._measure()
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+        return self
+
+    async def _measure(self) -> None:
+        if hasattr(self._file, "seekable") and not await self._call("seekable"):
+            return
+        if hasattr(self._file, "seek") and hasattr(self._file, "tell"):
+            try:
+                start = await self._call("tell")
+                try:
+                    end = await self._call("seek", 0, io.SEEK_END)
+                finally:  # also if it is cancelled here
+                    await self._call("seek", start)
+            except OSError:
+                return  # a pipe that says too late that it cannot seek
+            if isinstance(start, int) and isinstance(end, int):
+                self._start, self.size = start, max(end - start, 0)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is not None and self._start is not None:
+                await self._call("seek", self._start)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    async def read(self, size: int) -> Part:
+        return await self._fill(size) if self._fills else await _gather(self._next, size)
+
+    async def _fill(self, size: int) -> Part:
+        view = _memory(size)
+        done = 0
+        while done < size and (count := await self._call("readinto", view[done:])) != 0:
+            if count is None:
+                raise _nothing_yet()
+            done += count
+        return [view[:done]] if done else []
+
+    async def _next(self, size: int) -> memoryview:
+        data = await self._call("read", size)
+        if data is None:
+            raise _nothing_yet()
+        view = await _own(data)
+        if view.nbytes > size:
+            msg = f"the source's read({size}) gave {view.nbytes} bytes"
+            raise SourceChangedError(msg)
+        return view
+
+
+def _nothing_yet() -> TypeError:
+    return TypeError("the source has no bytes yet: it is in non-blocking mode, which cannot be uploaded from")
+
+
+class _PathSource(_FileSource):
+    """A file of the local disk, opened and closed by us."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(None)
+        # Here and now: the working directory may be another one later.
+        self._path = path.absolute()
+        self._opened: io.FileIO | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._file = await in_thread(self._open, executor=self._thread)
+            self._fills = True
+            return await super().__aenter__()
+        except BaseException:
+            await self._finish()
+            raise
+
+    def _open(self) -> io.FileIO:
+        # Opening a FIFO would wait for a writer, in a thread that cannot be stopped.
+        status = self._path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            msg = f"cannot upload {self._path}: it is not a regular file"
+            raise IsADirectoryError(msg) if stat.S_ISDIR(status.st_mode) else ValueError(msg)
+        self._opened = io.FileIO(self._path)
+        return self._opened
+
+    def _close(self) -> None:
+        if self._opened is not None:
+            self._opened.close()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._finish()
+
+    async def _finish(self) -> None:
+        """Close the file in its own thread, after whatever that is at: a number once closed is soon another file's."""
+        try:
+            await asyncio.wait({asyncio.wrap_future(self._thread.submit(self._close))}, timeout=_CLOSE_TIMEOUT)
+        finally:
+            self._thread.shutdown(wait=False)
+
+
+class _IteratorSource:
+    """An async iterable of bytes-like objects of any size."""
+
+    size: int | None = None
+    in_memory = False
+
+    def __init__(self, iterable: AsyncIterable[object]) -> None:
+        self._iterable = iterable
+        self._left = memoryview(b"")
+
+    async def __aenter__(self) -> Self:
+        self._iterator: AsyncIterator[object] = aiter(self._iterable)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        close = getattr(self._iterator, "aclose", None)
+        if close is not None:
+            await close()
+
+    async def read(self, size: int) -> Part:
+        return await _gather(self._next, size)
+
+    async def _next(self, size: int) -> memoryview:
+        while not self._left.nbytes:
+            try:
+                self._left = await _own(await anext(self._iterator))
+            except StopAsyncIteration:
+                break
+        piece, self._left = self._left[:size], self._left[size:]
+        return piece
+
+
+async def _gather(read: Callable[[int], Awaitable[memoryview]], size: int) -> Part:
+    """Read exactly ``size`` bytes, or what is left, and join what comes in small pieces."""
+    views: Part = []
+    small = bytearray()
+    while size and (piece := await read(size)).nbytes:
+        size -= piece.nbytes
+        if piece.nbytes < _SMALL:
+            small += piece
+            continue
+        if small:
+            views.append(memoryview(small))
+            small = bytearray()
+        views.append(piece)
+    if small:
+        views.append(memoryview(small))
+    return views

@@ -1,0 +1,280 @@
+"""The upload engine: one request for a small object, a streamed multipart for a large one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing, suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from lsst_lfa.errors import KeyNotFoundError, LfaError, SourceChangedError, UploadNotFoundError
+
+from .concurrency import run_in_thread, task_group, uninterrupted
+from .etag import md5_etag, multipart_etag, parts_in
+from .plan import memory_part_size, part_sizes, too_large
+from .progress import BodyProgress
+from .request_body import RequestBody
+from .responses import bad_response, etag_of, object_info, require_field, server_time
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from datetime import datetime
+
+    from .attempts import BucketClient
+    from .config import TransferConfig
+    from .progress import Progress
+    from .sources import Part, Source
+
+__all__ = ["upload"]
+
+log = logging.getLogger(__name__)
+
+# A server joins the parts when the upload is completed: seconds for each.
+_JOIN_TIMEOUT = 0.05
+# S3's times are whole seconds.
+_SECOND = timedelta(seconds=1)
+
+
+async def upload(client: BucketClient, key: str, source: Source, progress: Progress) -> None:
+    """Upload what ``source`` gives, whole or not at all.
+
+    Up to ``multipart_threshold`` bytes go up in one request; more go up in
+    parts, of which at most ``max_concurrency + 1`` are in memory. Whatever
+    fails, and whenever it is cancelled, no multipart upload stays behind; if
+    the server cannot be reached to abort it, its id is logged.
+    """
+    async with source, aclosing(_parts(source, client.config)) as parts:
+        first: list[Part] = []
+        size = 0
+        async for part in parts:
+            first.append(part)
+            size += _size(part)
+            if size > client.config.multipart_threshold:
+                await _Multipart(client, key, progress).upload(first, parts)
+                return
+        views = [view for part in first for view in part]
+        await progress.follow(_put(client, key, views, progress))
+        await progress.finish()
+
+
+def _size(part: Part) -> int:
+    return sum(view.nbytes for view in part)
+
+
+async def _parts(source: Source, config: TransferConfig) -> AsyncGenerator[Part, None]:
+    """Read part after part; a source must give what its size promised."""
+    part_size = config.part_size
+    if source.in_memory and source.size is not None:
+        part_size = memory_part_size(source.size, part_size, config.memory_part_size, config.max_concurrency)
+    done = 0
+    for size in part_sizes(source.size, part_size):
+        part = await source.read(size)
+        done += _size(part)
+        if source.size is not None and (done > source.size or (_size(part) < size and done != source.size)):
+            raise _changed(source, done)
+        if part:
+            yield part
+        if _size(part) < size:
+            return
+    if more := _size(await source.read(1)):
+        raise ValueError(too_large()) if source.size is None else _changed(source, done + more)
+
+
+def _changed(source: Source, done: int) -> SourceChangedError:
+    return SourceChangedError(
+        f"the source gave {done} bytes where {source.size} were promised; it changed while it was read"
+    )
+
+
+async def _send(
+    client: BucketClient, operation: str, key: str, views: Part, progress: BodyProgress, **params: Any
+) -> str:
+    """Send one body, again if need be, and return the ETag that it got."""
+    config = client.config
+    body = RequestBody(views, config.io_chunksize, progress)
+    await body.digest(md5=config.integrity == "md5")
+    if body.md5 is not None:
+        params["ContentMD5"] = body.md5
+    call = getattr(client.client, operation)
+    async for attempt in client.attempts(operation, key):
+        async with attempt as timeout:
+            data = body.watched_by(timeout) if len(body) else b""
+            response = await call(Bucket=client.bucket, Key=key, Body=data, ContentLength=len(body), **params)
+            etag: str = require_field(client.info(operation, key), response, "ETag", str)
+    progress.complete(len(body))
+    return etag
+
+
+async def _put(client: BucketClient, key: str, views: Part, progress: Progress) -> None:
+    sent = BodyProgress(progress)
+    start = time.monotonic()
+
+    async def is_ours(head: dict[str, Any]) -> bool:
+        if head["ContentLength"] != _size(views):
+            return False
+        # Hashed only now: it takes a while, and is hardly ever needed.
+        if etag_of(head) == await run_in_thread(md5_etag, views):
+            return True
+        began = server_time(head) - timedelta(seconds=time.monotonic() - start)
+        return not _comparable(head, 0) and _is_new(head, began)
+
+    try:
+        await _send(client, "put_object", key, views, sent)
+    except LfaError as error:
+        if not await _is_there(client, key, error, is_ours):
+            raise
+        sent.complete(_size(views))  # what was on its way when the connection broke arrived
+
+
+def _comparable(head: dict[str, Any], parts: int) -> bool:
+    """Whether the ETag of the object that HEAD found may be a digest of its bytes, sent in so many parts."""
+    encryption = str(head.get("ServerSideEncryption", ""))
+    return (
+        not encryption.startswith("aws:kms") and "SSECustomerAlgorithm" not in head and parts_in(etag_of(head)) == parts
+    )
+
+
+def _is_new(head: dict[str, Any], began: datetime) -> bool:
+    """Whether the object that HEAD found was stored since we began, by the server's own clock."""
+    return bool(head["LastModified"] + _SECOND > began)
+
+
+async def _is_there(
+    client: BucketClient, key: str, error: LfaError, is_ours: Callable[[dict[str, Any]], Awaitable[bool]]
+) -> bool:
+    """Ask whether what failed was done all the same, and only its response was lost."""
+    was_done = isinstance(error, (UploadNotFoundError, KeyNotFoundError))  # perhaps; by an attempt before the last
+    if not was_done and not error.transient:
+        return False
+    with suppress(LfaError, TimeoutError):
+        # A server that fails has had its time; one that responds is asked as patiently as ever.
+        async with asyncio.timeout(None if was_done else client.config.cleanup_timeout):
+            head = await client.call("head_object", key)
+            object_info(client.info("head_object", key), key, head)
+            return await is_ours(head)
+    return False
+
+
+class _Multipart:
+    """One multipart upload: created, sent, completed; or aborted."""
+
+    def __init__(self, client: BucketClient, key: str, progress: Progress) -> None:
+        self._client = client
+        self._key = key
+        self._progress = progress
+        self._id = ""
+        self._began: datetime
+        self._etags: list[str] = []
+        self._size = 0
+        self._last: Part = []
+
+    async def upload(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
+        try:
+            # Cut short, it might leave an upload whose id nobody knows.
+            await uninterrupted(self._create(), grace=self._client.config.cleanup_timeout)
+            await self._progress.follow(self._send_parts(first, rest))
+            await self._progress.finish()
+            await self._complete()
+        except BaseException:
+            if self._id:
+                await uninterrupted(self._abort(), grace=None)
+            raise
+
+    async def _create(self) -> None:
+        response = await self._client.call("create_multipart_upload", self._key)
+        self._id = str(response["UploadId"])
+        self._began = server_time(response)
+
+    async def _send_parts(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
+        slots = asyncio.Semaphore(self._client.config.max_concurrency)
+
+        async def send(number: int, part: Part) -> None:
+            self._etags[number - 1] = await _send(
+                self._client,
+                "upload_part",
+                self._key,
+                part,
+                BodyProgress(self._progress),
+                UploadId=self._id,
+                PartNumber=number,
+            )
+            if part is not self._last:
+                # After a failure no other part is read: the error has this one in its hands.
+                part.clear()
+            slots.release()
+
+        async with task_group() as group:
+
+            async def start(part: Part) -> None:
+                await slots.acquire()
+                self._size += _size(part)
+                self._etags.append("")
+                self._last = part
+                group.create_task(send(len(self._etags), part))
+                await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
+
+            while first:
+                await start(first.pop(0))
+            async for part in rest:
+                await start(part)
+
+    async def _complete(self) -> None:
+        client, key, operation = self._client, self._key, "complete_multipart_upload"
+        parts = [{"PartNumber": number, "ETag": etag} for number, etag in enumerate(self._etags, 1)]
+        proven = False
+        try:
+            async for attempt in client.attempts(operation, key, extra_timeout=_JOIN_TIMEOUT * len(parts)):
+                async with attempt:
+                    response = await client.client.complete_multipart_upload(
+                        Bucket=client.bucket, Key=key, UploadId=self._id, MultipartUpload={"Parts": parts}
+                    )
+                    proven = bool(response.get("ETag"))
+                    # Ceph RGW's first response has no ETag; and a 200 that says nothing of the object proves nothing.
+                    if not proven and not await self._is_ours(await self._head()):
+                        raise bad_response(
+                            client.info(operation, key),
+                            "the server's response has no ETag, and the object is not there",
+                        )
+        except LfaError as error:
+            if not await _is_there(client, key, error, self._is_ours):
+                raise
+        if not proven:
+            # The object may be an earlier one with the same content, and the upload still open.
+            await uninterrupted(self._abort(), grace=None)
+
+    async def _head(self) -> dict[str, Any]:
+        client = self._client
+        head: dict[str, Any] = await client.client.head_object(Bucket=client.bucket, Key=self._key)
+        object_info(client.info("head_object", self._key), self._key, head)
+        return head
+
+    async def _is_ours(self, head: dict[str, Any]) -> bool:
+        """Whether the object that HEAD found is the one that we sent."""
+        if head["ContentLength"] != self._size:
+            return False
+        if etag_of(head) == multipart_etag(self._etags):
+            return True
+        # Where the last part's ETag is no digest either, time has to do.
+        digests = self._etags[-1].strip('"') == await run_in_thread(md5_etag, self._last)
+        return not (digests and _comparable(head, len(self._etags))) and _is_new(head, self._began)
+
+    async def _abort(self) -> None:
+        """Abort until the server no longer knows the upload; a part may still be on its way in."""
+        try:
+            async with self._client.for_cleanup() as client, asyncio.timeout(client.config.cleanup_timeout):
+                for delay in (0.0, 0.05, 0.2, 0.5):
+                    await asyncio.sleep(delay)
+                    await client.call("abort_multipart_upload", self._key, UploadId=self._id)
+        except UploadNotFoundError:
+            return
+        except (LfaError, TimeoutError, asyncio.CancelledError) as error:
+            log.warning(
+                "could not abort multipart upload %s of s3://%s/%s (%s): its parts take up space until "
+                "abort_stale_uploads() finds it",
+                self._id,
+                self._client.bucket,
+                self._key,
+                error or type(error).__name__,
+            )
