@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from botocore.exceptions import BotoCoreError
 
 from . import fits, naming, objects
+from ._urls import object_url
 from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
 from .mock import MockS3Server
 from .objects import ObjectInfo
@@ -327,7 +328,7 @@ class S3Bucket:
 
     def url(self, key: str) -> str:
         """Return an object's URL, ``{endpoint}/{bucket}/{key}``, unquoted. It holds no credentials."""
-        return naming.object_url(self._endpoint_url, self.name, naming.check_key(key))
+        return object_url(self._endpoint_url, self.name, naming.check_key(key))
 
     @property
     def _endpoint_url(self) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import aclosing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from typing import TYPE_CHECKING
 
-from . import errors, naming
+from . import errors
+from ._urls import parse_presigned, split_url
 from .session import S3Session
 from .transfer.diagnosis import Reading, Request, service_error
 
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
     from .config import TransferConfig
     from .transfer.progress import Callback
 
-__all__ = ["PresignedUrl", "download_url", "parse_presigned", "read_refusal"]
+__all__ = ["download_url", "read_refusal"]
 
-_SIGNATURES = ({"X-Amz-Signature"}, {"AWSAccessKeyId", "Signature"})
-_AWS_VIRTUAL_HOST = re.compile(r"(?i)(https?://)(?:[^/]*@)?([^/@]+)\.(s3[.-][^/]*\bamazonaws\.com(?:\.cn)?)/")
 _CURES = {
     errors.AccessDeniedError: "Whoever made the URL may not read the object.",
     errors.ClockSkewError: "The URL was made by a clock that differs too much from the server's.",
@@ -78,8 +75,8 @@ async def download_url(
     use an `S3Session`. The credentials' session token, but never the secret
     key, goes to the host that the URL names.
     """
-    presigned = parse_presigned(url) if isinstance(url, str) else None
-    endpoint_url, name, key = naming.split_url(url) if presigned is None else presigned.place
+    presigned = parse_presigned(url)
+    endpoint_url, name, key = split_url(url) if presigned is None else presigned.place
     session = S3Session(endpoint_url=endpoint_url, verify=verify, config=config)
     if presigned is not None:
         session.settings = replace(session.settings, presigned_url=presigned.url, hermetic=True, region="us-east-1")
@@ -93,68 +90,7 @@ async def download_url(
             raise service_error(error, request, read_refusal(error, presigned.expires)) from error.__cause__
 
 
-class PresignedUrl(NamedTuple):
-    """A URL that authorises whoever has it, and what it tells of itself. Its repr does not show it.
-
-    Attributes
-    ----------
-    url : `str`
-        What to ask for, to the letter: the quoting may be part of what was signed.
-    place : `tuple` [`str` or `None`, `str`, `str`]
-        Endpoint, bucket and key.
-    expires : `datetime.datetime`
-        Until when it is valid.
-    """
-
-    url: str
-    place: tuple[str | None, str, str]
-    expires: datetime
-
-    def __repr__(self) -> str:
-        return f"PresignedUrl(place={self.place!r}, expires={self.expires!r})"
-
-
-def parse_presigned(url: str) -> PresignedUrl | None:
-    """Take a presigned URL apart, of signature version 4 or 2.
-
-    Returns
-    -------
-    presigned : `PresignedUrl` or `None`
-        `None` if it has no signature.
-
-    Raises
-    ------
-    ValueError
-        If it has one, but is not in order. The message does not show it.
-    """
-    head, _, rest = url.partition("?")
-    query = rest.partition("#")[0]
-    values = dict(parse_qsl(query))
-    if not any(signature <= values.keys() for signature in _SIGNATURES):
-        return None
-    place = naming.split_url(unquote(_AWS_VIRTUAL_HOST.sub(r"\1\3/\2/", head)))
-    wrong = f"the presigned url of s3://{place[1]}/{place[2]} is not as it was made: "
-    if not (url.isascii() and url.isprintable()) or " " in url:
-        msg = f"{wrong}it is not quoted"
-        raise ValueError(msg)
-    try:
-        expires = _expiry(values)
-    except (KeyError, ValueError, OverflowError):
-        msg = f"{wrong}it does not tell when it expires"
-        raise ValueError(msg) from None
-    scheme, _, rest = head.partition("://")
-    host, _, path = rest.partition("/")
-    return PresignedUrl(f"{naming.clean_endpoint(f'{scheme}://{host}')}/{path}?{query}", place, expires)
-
-
-def _expiry(values: dict[str, str]) -> datetime:
-    if "X-Amz-Signature" in values:
-        made = datetime.strptime(values["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
-        return made + timedelta(seconds=int(values["X-Amz-Expires"]))
-    return datetime.fromtimestamp(int(values["Expires"]), UTC)
-
-
-def read_refusal(error: errors.AccessDeniedError, expires: datetime) -> Reading:
+def read_refusal(error: errors.AccessDeniedError, expires: datetime | None) -> Reading:
     """Decide what it means that a presigned URL was refused.
 
     AWS and SeaweedFS say "Request has expired"; Ceph says AccessDenied and no
@@ -164,11 +100,11 @@ def read_refusal(error: errors.AccessDeniedError, expires: datetime) -> Reading:
     ----------
     error : `AccessDeniedError`
         The refusal.
-    expires : `datetime.datetime`
+    expires : `datetime.datetime` or `None`
         When the URL expires by what stands in it.
     """
     kind = type(error)
-    over = _time_of(error) >= expires
+    over = expires is not None and _time_of(error) >= expires
     said = str(error.response.get("Error", {}).get("Message")).lower()
     if kind is errors.ExpiredCredentialsError or (kind in _MAYBE_EXPIRED and (over or "expired" in said)):
         when = f" at {expires:%Y-%m-%dT%H:%M:%SZ}" if over else " before its time, with who made it"

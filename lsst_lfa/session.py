@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from . import naming
+from ._urls import clean_endpoint
 from .config import TransferConfig
 from .errors import ClosedError
 from .transport import Settings, open_client
@@ -96,9 +96,7 @@ class S3Session:
             raise ValueError(msg)
         self.config = config or TransferConfig()
         self.settings = Settings(
-            endpoint_url=naming.clean_endpoint(
-                os.environ.get("S3_ENDPOINT_URL") if endpoint_url is None else endpoint_url
-            ),
+            endpoint_url=clean_endpoint(os.environ.get("S3_ENDPOINT_URL") if endpoint_url is None else endpoint_url),
             profile=profile,
             access_key_id=access_key_id,
             secret_access_key=secret_access_key,
