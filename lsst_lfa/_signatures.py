@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Signature", "decoded", "is_signed", "read_signature"]
 
-# Percent-encoding of what is percent-encoded already, and the escapes of JavaScript, JSON and HTML.
-_DEEPER = re.compile(r"%(?:25)+(?=[0-9a-f]{2})", re.IGNORECASE)
+# The escapes of JavaScript, JSON and HTML.
 _ESCAPE = re.compile(
     r"[\\%]u([0-9a-f]{4})|\\x([0-9a-f]{2})|&#x0*([0-9a-f]{2,5});?|&#0*([0-9]{2,6});?"
     r"|&(amp|equals|quest|num|semi|percnt|lowbar|hyphen|dash|commat);",
@@ -79,7 +78,7 @@ def decoded(url: str) -> str:
     What is encoded more than ten times over is taken for something signed.
     """
     for _ in range(_MAX_DEPTH):
-        once = unicodedata.normalize("NFKC", _ESCAPE.sub(_unescape, unquote(_DEEPER.sub("%", url))))
+        once = unicodedata.normalize("NFKC", _ESCAPE.sub(_unescape, unquote(url)))
         if once == url:
             return url
         url = once
@@ -146,14 +145,15 @@ def _policy(values: Mapping[str, str]) -> datetime | None:
 def _date(text: str) -> datetime | None:
     try:
         date = datetime.fromisoformat(text)
+        return date.astimezone(UTC) if date.tzinfo else date.replace(tzinfo=UTC)
     except (OverflowError, ValueError):
         return None
-    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 def _int(text: str) -> int:
-    """Read digits; a number that no date can have, if there is anything else."""
-    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else 10**15
+    if not re.fullmatch("[0-9]+", text):
+        raise ValueError
+    return int(text)
 
 
 class _Kind(NamedTuple):

@@ -59,7 +59,7 @@ _VIRTUAL_HOST = re.compile(
     r"s3[.-].*amazonaws\.com(?:\.cn)?|s3\..*(?:backblazeb2|wasabisys)\.com|s3\..*scw\.cloud"
     r"|storage\.googleapis\.com|oss-[^.]*\.aliyuncs\.com|cos\..*myqcloud\.com|obs\..*myhuaweicloud\.com"
     r"|tos-[^.]*\.(?:volces|bytepluses)\.com|[^.]+\.(?:digitaloceanspaces|linodeobjects|vultrobjects)\.com"
-    r"|[^.]+(?:\.eu|\.fedramp)?\.r2\.cloudflarestorage\.com)(?::\d+)?",
+    r"|(?!eu\.|fedramp\.)[^.]+(?:\.eu|\.fedramp)?\.r2\.cloudflarestorage\.com)(?::\d+)?",
     re.IGNORECASE | re.ASCII,
 )
 # A host that names no bucket: the service itself, or one without a domain.
@@ -276,7 +276,7 @@ def _place(head: str) -> tuple[str, str, str] | None:
     if slash and _is_bucket(unquote(bucket)):
         return endpoint, unquote(bucket), check_key(unquote(key))
     name = re.sub(r":\d+$", "", host)
-    if "@" in path or not _is_bucket(name) or _BARE_SERVICE.match(name):
+    if not _is_bucket(name) or _BARE_SERVICE.match(name):
         return None
     return endpoint, name, check_key(unquote(path))
 
@@ -352,9 +352,9 @@ def _shown(url: str) -> str:
 
 
 def _safe_start(url: str) -> str:
-    """Return what an error may show of a presigned URL: nothing behind the first character that can be a separator."""
+    """Return what an error may show of a presigned URL: nothing after the first character that may be a separator."""
     start = re.match(r"https?://[\w.-]+(?::\d+)?(?:/[\w.~:/+-]*)?", url, re.IGNORECASE | re.ASCII)
-    return "The url" if start is None or "@" in decoded(url) else f"The url {start[0][:300]}..."
+    return "url=(not shown)" if start is None or "@" in decoded(url) else f"url={start[0][:300]}..."
 
 
 def _check(argument: str, url: object) -> None:

@@ -103,6 +103,7 @@ def test_endpoint_is_cleaned(url: str | None, endpoint: str | None) -> None:
         "http://h h",
         "http://h\ud800",
         "http://h/\x00",
+        "http://h/\ud800",
         "http://h/\\",
         "http://h%20",
         "http://[::1",
@@ -271,6 +272,7 @@ PLACES = {
     "https://b.nyc3.digitaloceanspaces.com/a/key": ("https://nyc3.digitaloceanspaces.com", "b", "a/key"),
     "https://b.s3.us-west-004.backblazeb2.com/a/key": ("https://s3.us-west-004.backblazeb2.com", "b", "a/key"),
     "https://b.account.r2.cloudflarestorage.com/a/key": ("https://account.r2.cloudflarestorage.com", "b", "a/key"),
+    "https://account.eu.r2.cloudflarestorage.com/b/key": ("https://account.eu.r2.cloudflarestorage.com", "b", "key"),
     "https://account.r2.cloudflarestorage.com/b/key": ("https://account.r2.cloudflarestorage.com", "b", "key"),
     "https://account.blob.core.windows.net/container/a/key": (
         "https://account.blob.core.windows.net",
@@ -342,6 +344,7 @@ def test_a_presigned_url_is_not_printed_by_accident() -> None:
         f"http://127.0.0.1:9000/key?{V4}",
         f"http://localhost/key?{V4}",
         f"http://[::1]/key?{V4}",
+        f"http://[::ffff:1.2.3.4]/key?{V4}",
         f"http://[::1/bucket/key?{V4}",
         f"https://h:99999/bucket/key?{V4}",
         f"https://s3.example.org/bucket/a b?{V4}",
@@ -366,7 +369,7 @@ def test_presigned_urls_of_no_object_are_refused_without_showing_secrets(url: st
 
 def test_a_refusal_names_place_and_cure() -> None:
     assert refusal(f"{KEY}?{V4}".replace("&", "&amp;")) == (
-        f'The url {KEY}... looks presigned, but it has "&amp;" where "&" belongs, '
+        f'url={KEY}... looks presigned, but it has "&amp;" where "&" belongs, '
         "as text from HTML or XML has: replace each"
     )
 
