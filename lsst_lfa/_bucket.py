@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from . import fits, naming
+from . import _urls, fits, naming
 from ._client.boto3_resource import service_resource
 from ._client.loop_client import SharedClient
 from ._client.settings import Settings
@@ -352,7 +352,7 @@ class S3Bucket:
 
     def url(self, key: str) -> str:
         """Return an object's URL, ``{endpoint}/{bucket}/{key}``, unquoted. It holds no credentials."""
-        return naming.object_url(self._endpoint_url, self.name, naming.check_key(key))
+        return _urls.object_url(self._endpoint_url, self.name, naming.check_key(key))
 
     @property
     def _endpoint_url(self) -> str:

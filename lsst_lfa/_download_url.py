@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import parse_qsl, unquote
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
 from botocore.utils import get_environ_proxies
 from multidict import CIMultiDict
 
-from . import errors, naming
+from . import errors
 from ._client.http import HttpSession
 from ._session import S3Session
 from ._transfer.attempts import Requester, Slots, transfer
@@ -26,20 +23,21 @@ from ._transfer.failures import ErrorRule, service_error
 from ._transfer.progress import Progress
 from ._transfer.responses import server_time
 from ._transfer.sinks import MemorySink
+from ._urls import parse_presigned, split_url
 
 if TYPE_CHECKING:
     import io
+    from datetime import datetime
     from pathlib import Path
 
     import aiohttp
 
     from ._transfer.attempts import Attempts
     from ._transfer.progress import Callback
+    from ._urls import PresignedUrl
 
 __all__ = ["download_url", "explain_refusal"]
 
-_SIGNATURES = ({"X-Amz-Signature"}, {"AWSAccessKeyId", "Signature"})
-_AWS_VIRTUAL_HOST = re.compile(r"(?i)(https?://)(?:[^/]*@)?([^/@]+)\.(s3[.-][^/]*\bamazonaws\.com(?:\.cn)?)/")
 _HINTS = {
     errors.AccessDeniedError: "Whoever made the URL may not read the object.",
     errors.ClockSkewError: "The URL was made by a clock that differs too much from the server's.",
@@ -98,7 +96,7 @@ async def download_url(
     presigned = parse_presigned(url) if isinstance(url, str) else None
     if presigned is not None:
         return await _download_presigned(presigned, callback, verify, config or TransferConfig())
-    endpoint_url, name, key = naming.split_url(url)
+    endpoint_url, name, key = split_url(url)
     async with aclosing(S3Session(endpoint_url=endpoint_url, verify=verify, config=config)) as session:
         return await session.bucket(name).download(key, callback)
 
@@ -158,68 +156,7 @@ class _PresignedReader:
         raise ClientError(create_parser("rest-xml").parse(raw, None), "GetObject")
 
 
-class PresignedUrl(NamedTuple):
-    """A URL that authorises whoever has it, and what it tells of itself. Its repr does not show it.
-
-    Attributes
-    ----------
-    url : `str`
-        What to ask for, to the letter: the quoting may be part of what was signed.
-    place : `tuple` [`str` or `None`, `str`, `str`]
-        Endpoint, bucket and key.
-    expires : `datetime.datetime`
-        Until when it is valid.
-    """
-
-    url: str
-    place: tuple[str | None, str, str]
-    expires: datetime
-
-    def __repr__(self) -> str:
-        return f"PresignedUrl(place={self.place!r}, expires={self.expires!r})"
-
-
-def parse_presigned(url: str) -> PresignedUrl | None:
-    """Take a presigned URL apart, of signature version 4 or 2.
-
-    Returns
-    -------
-    presigned : `PresignedUrl` or `None`
-        `None` if it has no signature.
-
-    Raises
-    ------
-    ValueError
-        If it has one, but is not in order. The message does not show it.
-    """
-    head, _, rest = url.partition("?")
-    query = rest.partition("#")[0]
-    values = dict(parse_qsl(query))
-    if not any(signature <= values.keys() for signature in _SIGNATURES):
-        return None
-    place = naming.split_url(unquote(_AWS_VIRTUAL_HOST.sub(r"\1\3/\2/", head)))
-    wrong = f"the presigned url of s3://{place[1]}/{place[2]} is not as it was made: "
-    if not (url.isascii() and url.isprintable()) or " " in url:
-        msg = f"{wrong}it is not quoted"
-        raise ValueError(msg)
-    try:
-        expires = _expiry(values)
-    except (KeyError, ValueError, OverflowError):
-        msg = f"{wrong}it does not tell when it expires"
-        raise ValueError(msg) from None
-    scheme, _, rest = head.partition("://")
-    host, _, path = rest.partition("/")
-    return PresignedUrl(f"{naming.clean_endpoint(f'{scheme}://{host}')}/{path}?{query}", place, expires)
-
-
-def _expiry(values: dict[str, str]) -> datetime:
-    if "X-Amz-Signature" in values:
-        made = datetime.strptime(values["X-Amz-Date"], "%Y%m%dT%H%M%S%z")
-        return made + timedelta(seconds=int(values["X-Amz-Expires"]))
-    return datetime.fromtimestamp(int(values["Expires"]), UTC)
-
-
-def explain_refusal(error: errors.ServiceError, expires: datetime) -> ErrorRule:
+def explain_refusal(error: errors.ServiceError, expires: datetime | None) -> ErrorRule:
     """Decide what it means that a presigned URL was refused.
 
     AWS and SeaweedFS say "Request has expired"; Ceph says AccessDenied and no
@@ -229,11 +166,11 @@ def explain_refusal(error: errors.ServiceError, expires: datetime) -> ErrorRule:
     ----------
     error : `ServiceError`
         The refusal.
-    expires : `datetime.datetime`
-        When the URL expires by what stands in it.
+    expires : `datetime.datetime` or `None`
+        When the URL expires by what stands in it, if it says so.
     """
     kind = type(error)
-    over = server_time(error.response) >= expires
+    over = expires is not None and server_time(error.response) >= expires
     said = str(error.response.get("Error", {}).get("Message")).lower()
     if kind is errors.ExpiredCredentialsError or (kind in _MAYBE_EXPIRED and (over or "expired" in said)):
         when = f" at {expires:%Y-%m-%dT%H:%M:%SZ}" if over else " early, with the credentials that signed it"

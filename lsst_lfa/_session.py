@@ -6,7 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Self
 
-from . import naming
+from . import _urls
 from ._bucket import AsyncS3Bucket
 from ._client.loop_client import SharedClient
 from ._client.settings import Settings
@@ -90,7 +90,7 @@ class S3Session:
             raise ValueError(msg)
         endpoint_url = os.environ.get("S3_ENDPOINT_URL") if endpoint_url is None else endpoint_url
         settings = Settings(
-            endpoint_url=naming.clean_endpoint(endpoint_url),
+            endpoint_url=_urls.clean_endpoint(endpoint_url),
             profile=profile,
             access_key_id=access_key_id,
             secret_access_key=secret_access_key,

@@ -1,4 +1,4 @@
-"""Names of buckets and keys, and URLs: pure functions over text."""
+"""Names of buckets and keys: pure functions over text."""
 
 from __future__ import annotations
 
@@ -16,14 +16,11 @@ __all__ = [
     "check_bucket",
     "check_key",
     "check_name",
-    "clean_endpoint",
     "is_tenant",
     "lower_bucket_name",
     "make_bucket_name",
     "make_key",
-    "object_url",
     "observing_date",
-    "split_url",
 ]
 
 MAX_MADE_BUCKET_NAME: Final = 63
@@ -39,12 +36,6 @@ _ISO = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
     r"(?:[T ](?P<time>\d\d:\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d*))?)?)?",
     re.ASCII,
-)
-_ENDPOINT = re.compile(
-    r"(?P<scheme>https?)://(?:[^/?#]*@)?"
-    r"(?P<host>\[[0-9a-f:.]+\]|[^\s/?#@:\[\]\\]+)(?::(?P<port>[0-9]{1,5})?)?"
-    r"(?P<path>(?:/[^\s?#@]*)?)",
-    re.IGNORECASE,
 )
 _NIGHT_SHIFT = timedelta(hours=12)
 
@@ -326,108 +317,7 @@ def check_key(key: str) -> str:
     return key
 
 
-def clean_endpoint(url: str | None) -> str | None:
-    """Return the URL of an S3 service in the form that we use and show.
-
-    Parameters
-    ----------
-    url : `str` or `None`
-        An ``http`` or ``https`` URL.
-
-    Returns
-    -------
-    endpoint : `str` or `None`
-        The URL without white space around it, credentials, and "/" at its
-        end. `None`, for AWS's own endpoint, if there is nothing but space.
-
-    Raises
-    ------
-    TypeError
-        If it is neither.
-    ValueError
-        If it is not ``http(s)://host[:port][/path]``. The message does not
-        show credentials.
-    """
-    if url is None:
-        return None
-    _check_str("endpoint", url, show=False)
-    url = url.strip()
-    if not url:
-        return None
-    endpoint = _endpoint(url)
-    if endpoint is None:
-        msg = f"endpoint={_shown(url)!r} must be http(s)://host[:port][/path]"
-        raise ValueError(msg)
-    return endpoint
-
-
-def object_url(endpoint: str, bucket: str, key: str) -> str:
-    """Return the URL of an object, ``{endpoint}/{bucket}/{key}``, unquoted."""
-    return f"{endpoint}/{bucket}/{key}"
-
-
-def split_url(url: str) -> tuple[str | None, str, str]:
-    """Take the URL of an object apart: the inverse of `object_url`.
-
-    Parameters
-    ----------
-    url : `str`
-        ``http(s)://host[:port]/bucket/key`` or ``s3://bucket/key``, unquoted:
-        all that follows the bucket is the key, with any "%", "?", "#", "//".
-
-    Returns
-    -------
-    endpoint : `str` or `None`
-        The service, without credentials; `None` in an ``s3`` URL.
-    bucket, key : `str`
-        Bucket and key.
-
-    Raises
-    ------
-    TypeError
-        If it is no `str`.
-    ValueError
-        If it is not such a URL. The message does not show credentials.
-
-    Notes
-    -----
-    An endpoint with a path cannot be told from its bucket: the first segment
-    is taken for the bucket.
-    """
-    _check_str("url", url, show=False)
-    scheme, _, rest = url.partition("://")
-    endpoint: str | None = None
-    bad = scheme.lower() not in {"s3", "http", "https"}
-    if scheme.lower() != "s3":
-        host, _, rest = rest.partition("/")
-        endpoint = _endpoint(f"{scheme}://{host}")
-        bad = bad or endpoint is None
-    bucket, _, key = rest.partition("/")
-    # An "@" before the key is the end of a password that holds "/".
-    if bad or not bucket or not key or "@" in bucket:
-        rule = "http(s)://host[:port]/bucket/key or s3://bucket/key"
-        msg = f"url={_shown(url)!r} must be {rule}"
-        raise ValueError(msg)
-    return endpoint, check_bucket(bucket), check_key(key)
-
-
-def _endpoint(url: str) -> str | None:
-    """Normalise the URL of a service; None if it is not one."""
-    match = _ENDPOINT.fullmatch(url)
-    if match is None or int(match["port"] or 0) > 0xFFFF:  # noqa: PLR2004  (TCP)
-        return None
-    port = f":{match['port']}" if match["port"] else ""
-    scheme, path = match["scheme"].lower(), match["path"].rstrip("/")
-    return f"{scheme}://{match['host']}{port}{path}"
-
-
-def _shown(url: str) -> str:
-    """Return what an error may show: a password may hold "/", "?" and "#"."""
-    return url.rpartition("@")[2]
-
-
-def _check_str(argument: str, value: object, *, show: bool = True) -> None:
+def _check_str(argument: str, value: object) -> None:
     if not isinstance(value, str):
-        shown = f": {value!r}" if show else ""
-        msg = f"{argument} must be a str, not {type(value).__name__}{shown}"
+        msg = f"{argument} must be a str, not {type(value).__name__}: {value!r}"
         raise TypeError(msg)

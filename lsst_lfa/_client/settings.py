@@ -11,7 +11,7 @@ import botocore
 from botocore import configprovider
 from botocore.loaders import create_loader
 
-from lsst_lfa.naming import clean_endpoint
+from lsst_lfa._urls import clean_endpoint
 
 if TYPE_CHECKING:
     from botocore.session import Session as BotoSession

@@ -1,4 +1,4 @@
-"""URLs taken apart, what a refusal means, and what is sent for a presigned one."""
+"""What a refusal of a presigned URL means, and what is sent for one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import download_url, errors
-from lsst_lfa.links import parse_presigned, read_refusal
+from lsst_lfa.links import read_refusal
 from tests.faults import Fault, FaultyS3Server, Status
 
 if TYPE_CHECKING:
@@ -18,50 +18,6 @@ if TYPE_CHECKING:
 EXPIRES = datetime(2026, 3, 1, 12, 0, 30, tzinfo=UTC)
 V4 = "X-Amz-Date=20260301T120000Z&X-Amz-Expires=30&X-Amz-Signature=SECRET"
 V2 = f"AWSAccessKeyId=id&Signature=SECRET&Expires={EXPIRES.timestamp():.0f}"
-
-PLACES = {
-    "https://s3.example.org/bucket/key": ("https://s3.example.org", "bucket", "key"),
-    "http://127.0.0.1:8000/lsst%3Abucket/a%20b%3A%2B%2541+%C3%BC": (
-        "http://127.0.0.1:8000",
-        "lsst:bucket",
-        "a b:+%41+ü",
-    ),
-    "https://s3.eu-west-1.amazonaws.com/bucket/a/key": ("https://s3.eu-west-1.amazonaws.com", "bucket", "a/key"),
-    "https://my.bucket.s3.eu-west-1.amazonaws.com/a/key": (
-        "https://s3.eu-west-1.amazonaws.com",
-        "my.bucket",
-        "a/key",
-    ),
-    "https://bucket.s3.amazonaws.com/key": ("https://s3.amazonaws.com", "bucket", "key"),
-    "https://bucket.s3.cn-north-1.amazonaws.com.cn/key": ("https://s3.cn-north-1.amazonaws.com.cn", "bucket", "key"),
-}
-
-
-@pytest.mark.parametrize("query", [V4, f"versionId=1&response-content-type=a%2Fb&{V4}", V2])
-@pytest.mark.parametrize("head", PLACES)
-def test_presigned(head: str, query: str) -> None:
-    presigned = parse_presigned(f"{head}?{query}")
-    assert presigned == (f"{head}?{query}", PLACES[head], EXPIRES)
-    assert "SECRET" not in f"{presigned!r} {presigned}"
-
-
-def test_what_is_not_sent() -> None:
-    presigned = parse_presigned(f"https://user:password@host.org:99/bucket/key?{V4}#fragment")
-    assert presigned is not None
-    assert presigned.url == f"https://host.org:99/bucket/key?{V4}"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "s3://bucket/key",
-        "https://s3.example.org/bucket/key",
-        "https://s3.example.org/bucket/why?X-Amz-Date=1",
-        "https://s3.example.org/bucket/why?Signature=1",
-    ],
-)
-def test_not_presigned(url: str) -> None:
-    assert parse_presigned(url) is None
 
 
 @pytest.mark.parametrize(
@@ -128,6 +84,11 @@ def test_refusal(error: errors.AccessDeniedError, kind: type[errors.AccessDenied
     assert ("ask for a new one" in reading.cure) == (kind in {EXPIRED, errors.UnknownKeyIdError})
     late = "GMT" in str(error.response) and "12:00:29" not in str(error.response)
     assert ("at 2026-03-01T12:00:30Z" in reading.cure) == (kind is EXPIRED and late)
+
+
+@pytest.mark.parametrize(("said", "kind"), [("", DENIED), ("Request has expired", EXPIRED)])
+def test_refusal_of_a_url_that_does_not_say_when_it_expires(said: str, kind: type[errors.AccessDeniedError]) -> None:
+    assert read_refusal(refusal(DENIED, said, late=9e6), None).error is kind
 
 
 def test_the_server_need_not_name_the_zone() -> None:

@@ -1,4 +1,4 @@
-"""Names of buckets and keys, and URLs."""
+"""Names of buckets and keys."""
 
 from __future__ import annotations
 
@@ -19,15 +19,7 @@ from lsst_lfa import naming
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# All but the control characters and lone surrogates, which no key may have.
-KEYS = (
-    st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=200)
-    .map(lambda text: text.replace("..", "x"))
-    .filter(lambda text: {".", ".."}.isdisjoint(text.split("/")))
-)
 PART = st.from_regex(r"[A-Za-z0-9]([A-Za-z0-9.]{0,6}[A-Za-z0-9])?", fullmatch=True)
-BUCKETS = st.from_regex(r"([a-z0-9]{1,9}:)?[A-Za-z0-9_-]{1,50}", fullmatch=True)
-ENDPOINTS = st.sampled_from(["http://127.0.0.1:9000", "https://s3.example.org", "http://[::1]:80"])
 SCALES = ["utc", "tai", "tt", "tdb", "tcb", "tcg", "ut1"]
 
 
@@ -294,110 +286,3 @@ def test_good_keys_are_accepted(key: str) -> None:
 def test_bad_keys_are_refused(key: str, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         naming.check_key(key)
-
-
-# URLs
-
-
-@pytest.mark.parametrize(
-    ("url", "endpoint"),
-    [
-        (None, None),
-        ("", None),
-        (" \t\n", None),
-        ("http://h", "http://h"),
-        (" https://h:9000/ \n", "https://h:9000"),
-        ("http://h//", "http://h"),
-        ("HTTP://Host:80/a/b/", "http://Host:80/a/b"),
-        ("http://user:secret@h:1", "http://h:1"),
-        ("http://user@h", "http://h"),
-        ("http://u:p@s@h/x", "http://h/x"),
-        ("http://[::1]:9000/", "http://[::1]:9000"),
-        ("http://h:", "http://h"),
-    ],
-)
-def test_endpoint_is_cleaned(url: str | None, endpoint: str | None) -> None:
-    assert naming.clean_endpoint(url) == endpoint
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "h:9000",
-        "ftp://u:SECRET@h",
-        "http://",
-        "http://u:SECRET@",
-        "http://:9000",
-        "http://h:99999",
-        "http://h:x",
-        "http://h h",
-        "http://h?u:SECRET@x",
-        "http://h/#a",
-        "http://u:SEC/RET@h",
-        "http://u:1/SECRET@h",
-        "s3://bucket",
-        "http://u:SECRET@h:port",
-    ],
-)
-def test_bad_endpoints_are_refused_without_showing_secrets(url: str) -> None:
-    with pytest.raises(ValueError, match="endpoint=") as caught:
-        naming.clean_endpoint(url)
-    assert "SEC" not in str(caught.value)
-    assert caught.value.__context__ is None
-
-
-def test_endpoint_must_be_text() -> None:
-    with pytest.raises(TypeError, match="endpoint must be a str, not bytes") as caught:
-        naming.clean_endpoint(b"http://u:SECRET@h")  # type: ignore[arg-type]
-    assert "SECRET" not in str(caught.value)
-
-
-@given(ENDPOINTS, BUCKETS, KEYS)
-def test_split_url_is_the_inverse_of_object_url(endpoint: str, bucket: str, key: str) -> None:
-    url = naming.object_url(endpoint, bucket, key)
-    assert url == f"{endpoint}/{bucket}/{key}"
-    assert naming.split_url(url) == (endpoint, bucket, key)
-    assert naming.split_url(f"s3://{bucket}/{key}") == (None, bucket, key)
-
-
-@pytest.mark.parametrize(
-    ("url", "parts"),
-    [
-        ("http://h:1/b/a:%2F+ ?#é//c/", ("http://h:1", "b", "a:%2F+ ?#é//c/")),
-        ("http://h/b//a", ("http://h", "b", "/a")),
-        ("http://u:p@h/b/a@b", ("http://h", "b", "a@b")),
-        ("s3://tenant:b/a://c", (None, "tenant:b", "a://c")),
-        ("S3://b/k", (None, "b", "k")),
-    ],
-)
-def test_split_url_takes_keys_as_they_are(url: str, parts: tuple[str | None, str, str]) -> None:
-    assert naming.split_url(url) == parts
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "b/k",
-        "http://h",
-        "http://h/b",
-        "http://h/b/",
-        "http:///b/k",
-        "s3://b",
-        "s3:///k",
-        "ftp://u:SECRET@h/b/k",
-        "http://u:SEC/RET@h/b/k",
-        "http://u:1/SECRET@h/b/k",
-        "http://h/b/../k",
-        "http://h/b b/k",
-    ],
-)
-def test_urls_of_no_object_are_refused_without_showing_secrets(url: str) -> None:
-    with pytest.raises(ValueError, match=r"url=|bucket=|key=") as caught:
-        naming.split_url(url)
-    assert "SEC" not in str(caught.value)
-
-
-def test_url_must_be_text() -> None:
-    with pytest.raises(TypeError, match="url must be a str, not NoneType"):
-        naming.split_url(None)  # type: ignore[arg-type]
