@@ -249,8 +249,8 @@ class S3Bucket:
             msg = "give either path or directory"
             raise TypeError(msg)
         progress = Progress(callback)
-        # Here and now: the working directory may be another one later.
-        base = Path(path or directory or "").absolute()  # noqa: ASYNC240 - it reads nothing from the disk
+        # At the start: the working directory may be another one later.
+        base: Path = await in_thread(Path(path or directory or "").absolute)
         if directory is not None and key.endswith("/"):
             return await self._download_marker(key, base, progress)
         target = base if directory is None else await in_thread(safe_join, base, key)
@@ -463,7 +463,7 @@ class S3Bucket:
     ) -> AsyncIterator[BucketClient]:
         """Borrow the client for one verb; name the transfer in what goes wrong."""
         what = RequestInfo(verb, self.name, key, self._client.endpoint_url or "AWS")
-        borrowed = self._client.borrow(self.name, config or self._config, closings=closings)
+        borrowed = self._client.borrow(what, config or self._config, closings=closings)
         async with transfer(what, limit), borrowed as client:
             if self._create and create:
                 await operations.create_bucket(client)

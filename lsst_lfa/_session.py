@@ -11,6 +11,7 @@ from ._bucket import AsyncS3Bucket
 from ._client.loop_client import SharedClient
 from ._client.settings import Settings
 from ._transfer.config import TransferConfig
+from ._transfer.failures import RequestInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +137,7 @@ class S3Session:
         await self._client.aclose()
 
     async def __aenter__(self) -> Self:
-        async with self._client.borrow("", self.config):
+        async with self._client.borrow(RequestInfo("open", "", None, self.endpoint_url or "AWS"), self.config):
             return self
 
     async def __aexit__(

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["Signature", "decoded", "is_signed", "read_signature"]
 
 # The escapes of JavaScript, JSON and HTML.
-_ESCAPE = re.compile(
+_ESCAPE = (
     r"[\\%]u([0-9a-f]{4})|\\x([0-9a-f]{2})|&#x0*([0-9a-f]{2,5});?|&#0*([0-9]{2,6});?"
-    r"|&(amp|equals|quest|num|semi|percnt|lowbar|hyphen|dash|commat);",
-    re.IGNORECASE,
+    r"|&(amp|equals|quest|num|semi|percnt|lowbar|hyphen|dash|commat);"
 )
 _ENTITIES = dict(
     zip(
@@ -48,8 +47,8 @@ _PARAMETER = (
     r"[?&;#](?:[a-z0-9]*(?:signature|sig|token|secret|secretkey|password|passwd|credentials?|authorization"
     r"|accesskey|accesskeyid|accessid|apikey|hmac|jwt)=|(?:sign|auth|policy|expires)=|sv=20[0-9]{6})"
 )
-_SIGNATURE = re.compile(f"{_SERVICE_PARAMETER}|{_PARAMETER}")
-_CREDENTIAL = re.compile(r"-(?:credential|token)$", re.IGNORECASE)
+_SIGNATURE = f"{_SERVICE_PARAMETER}|{_PARAMETER}"
+_CREDENTIAL = r"-(?:credential|token)$"
 
 
 class Signature(NamedTuple):
@@ -69,7 +68,7 @@ class Signature(NamedTuple):
 
 def is_signed(url: str) -> bool:
     """Whether a text has a parameter that is named like a signature or a credential, in whatever spelling."""
-    return _SIGNATURE.search(_skeleton(url)) is not None
+    return re.search(_SIGNATURE, _skeleton(url)) is not None
 
 
 def decoded(url: str) -> str:
@@ -78,7 +77,7 @@ def decoded(url: str) -> str:
     What is encoded more than ten times over is taken for something signed.
     """
     for _ in range(_MAX_DEPTH):
-        once = unicodedata.normalize("NFKC", _ESCAPE.sub(_unescape, unquote(url)))
+        once = unicodedata.normalize("NFKC", re.sub(_ESCAPE, _unescape, unquote(url), flags=re.IGNORECASE))
         if once == url:
             return url
         url = once
@@ -99,7 +98,9 @@ def read_signature(url: str) -> Signature:
         problem = "its path has a signature, too"
     elif any(names[name] > 1 for name in kind.names):
         problem = "it has the same parameter twice"
-    elif any("%" in value for name, value in pairs if name in kind.names or _CREDENTIAL.search(name)):
+    elif any(
+        "%" in value for name, value in pairs if name in kind.names or re.search(_CREDENTIAL, name, re.IGNORECASE)
+    ):
         problem = "its parameters are percent-encoded twice: decode them once"
     elif expires is None and kind.always_expires:
         problem = "it does not say when it expires"

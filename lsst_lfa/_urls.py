@@ -50,20 +50,20 @@ _ENDPOINT = re.compile(
     r"(?P<path>(?:/[^\s?#@\\\x00-\x1f\x7f-\x9f\ud800-\udfff]*)?)",
     re.IGNORECASE,
 )
-_PROFILE = re.compile(r"[\w.+ -]+")
+_PROFILE = r"[\w.+ -]+"
 # What a secret key with "/" in it leaves before the first "/".
-_ACCESS_KEY = re.compile(r"[A-Z0-9]{16,128}:")
+_ACCESS_KEY = r"[A-Z0-9]{16,128}:"
+# These are compiled when they are first needed: importing this module is cheap.
 # A bucket's name before the host's own, as each service writes it.
-_VIRTUAL_HOST = re.compile(
+_VIRTUAL_HOST = (
     r"(?P<bucket>.+)\.(?P<host>"
     r"s3[.-].*amazonaws\.com(?:\.cn)?|s3\..*(?:backblazeb2|wasabisys)\.com|s3\..*scw\.cloud"
     r"|storage\.googleapis\.com|oss-[^.]*\.aliyuncs\.com|cos\..*myqcloud\.com|obs\..*myhuaweicloud\.com"
     r"|tos-[^.]*\.(?:volces|bytepluses)\.com|[^.]+\.(?:digitaloceanspaces|linodeobjects|vultrobjects)\.com"
-    r"|(?!eu\.|fedramp\.)[^.]+(?:\.eu|\.fedramp)?\.r2\.cloudflarestorage\.com)(?::\d+)?",
-    re.IGNORECASE | re.ASCII,
+    r"|(?!eu\.|fedramp\.)[^.]+(?:\.eu|\.fedramp)?\.r2\.cloudflarestorage\.com)(?::\d+)?"
 )
 # A host that names no bucket: the service itself, or one without a domain.
-_BARE_SERVICE = re.compile(r"s3[.-]|[^.]*$|[\d.]+$", re.IGNORECASE | re.ASCII)
+_BARE_SERVICE = r"s3[.-]|[^.]*$|[\d.]+$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,14 +269,14 @@ def _place(head: str) -> tuple[str, str, str] | None:
     if endpoint is None or ("@" in path and ":" in host):
         return None
     scheme, _, host = endpoint.partition("://")
-    virtual = _VIRTUAL_HOST.fullmatch(host)
+    virtual = re.fullmatch(_VIRTUAL_HOST, host, re.IGNORECASE | re.ASCII)
     if virtual is not None:
         return f"{scheme}://{virtual['host']}", check_bucket(virtual["bucket"]), check_key(unquote(path))
     bucket, slash, key = path.partition("/")
     if slash and _is_bucket(unquote(bucket)):
         return endpoint, unquote(bucket), check_key(unquote(key))
     name = re.sub(r":\d+$", "", host)
-    if not _is_bucket(name) or _BARE_SERVICE.match(name):
+    if not _is_bucket(name) or re.match(_BARE_SERVICE, name, re.IGNORECASE | re.ASCII):
         return None
     return endpoint, name, check_key(unquote(path))
 
@@ -297,11 +297,11 @@ def _parse_object(url: str) -> ObjectUrl:
     authority, _, path = rest.partition("/")
     endpoint = profile = None
     # An "@" behind the first "/" may end a secret key that has "/".
-    good = "@" in authority or "@" not in path or not _ACCESS_KEY.match(authority)
+    good = "@" in authority or "@" not in path or not re.match(_ACCESS_KEY, authority)
     if scheme.lower() == "s3":
         before, at, bucket = authority.rpartition("@")
         profile = before if at else None
-        good = good and (not at or _PROFILE.fullmatch(before) is not None)
+        good = good and (not at or re.fullmatch(_PROFILE, before) is not None)
         key = path
     else:
         endpoint = _endpoint(f"{scheme}://{authority}")

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsst_lfa._transfer.attempts import BucketClient, Slots
-from lsst_lfa._transfer.failures import RequestInfo, translate_error
+from lsst_lfa._transfer.failures import translate_error
 from lsst_lfa.errors import ClosedError
 
 from .factory import open_client
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     from lsst_lfa._transfer.config import TransferConfig
+    from lsst_lfa._transfer.failures import RequestInfo
 
     from .settings import Settings
 
@@ -52,13 +53,13 @@ class SharedClient:
 
     @asynccontextmanager
     async def borrow(
-        self, bucket: str, config: TransferConfig, *, closings: int | None = None
+        self, what: RequestInfo, config: TransferConfig, *, closings: int | None = None
     ) -> AsyncIterator[BucketClient]:
         """Borrow the client for one transfer; it is opened if need be.
 
         Parameters
         ----------
-        bucket, config
+        what, config
             For what it is borrowed.
         closings : `int`, optional
             What ``closings`` was when the transfer began: if the client was
@@ -76,7 +77,7 @@ class SharedClient:
         if closings not in (None, self.closings):
             raise ClosedError(self._closed())
         client = self._client_here()
-        opened = await client.open(self.settings, RequestInfo("open", bucket, None, self.endpoint_url or "AWS"))
+        opened = await client.open(self.settings, what)
         self._opened_endpoint_url = opened.endpoint_url
         if client.closing:
             raise ClosedError(self._closed())
@@ -87,7 +88,7 @@ class SharedClient:
                     client=opened.client,
                     slots=opened.slots,
                     endpoint_url=opened.endpoint_url,
-                    bucket=bucket,
+                    bucket=what.bucket,
                     config=config,
                 )
         except TimeoutError:
@@ -166,7 +167,7 @@ class _LoopClient:
         self._holder: AsyncGenerator[Any, None] | None = None
         self._close_task: asyncio.Task[None] | None = None
 
-    async def open(self, settings: Settings, request: RequestInfo) -> _Opened:
+    async def open(self, settings: Settings, what: RequestInfo) -> _Opened:
         """Return the open client; the first to come opens it."""
         async with self._lock:
             if self._opened is None:
@@ -174,7 +175,7 @@ class _LoopClient:
                 try:
                     client = await anext(holder)
                 except Exception as error:
-                    failure = translate_error(error, request)
+                    failure = translate_error(error, what)
                     if failure is None:
                         raise
                     raise failure from error

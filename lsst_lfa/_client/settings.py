@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import botocore
-from botocore import configprovider
+from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES, ConstantProvider
 from botocore.loaders import create_loader
 
 from lsst_lfa._urls import clean_endpoint
@@ -69,11 +69,10 @@ class Settings:
     def configure(self, session: BotoSession) -> None:
         """Point a botocore session, sync or async, at these settings."""
         if not self.trust_env:
-            for name, (_, _, default, _) in configprovider.BOTOCORE_DEFAUT_SESSION_VARIABLES.items():
-                session.set_config_variable(name, default)
-            for name in ("config_file", "credentials_file"):
-                session.set_config_variable(name, os.devnull)
-            session.set_config_variable("s3", {})
+            fixed = {name: default for name, (_, _, default, _) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
+            fixed |= {"config_file": os.devnull, "credentials_file": os.devnull, "s3": {}}
+            for name, value in fixed.items():
+                session.get_component("config_store").set_config_provider(name, ConstantProvider(value))
         elif self.profile is not None:
             session.set_config_variable("profile", self.profile)
         # For whatever botocore does besides, as assuming a role: there, a profile may have no region.

@@ -28,7 +28,7 @@ class RequestInfo(NamedTuple):
 
     def __str__(self) -> str:
         where = f"s3://{self.bucket}/{self.key}" if self.key is not None else f"bucket {self.bucket}"
-        return f"{self.operation} of {where} at {self.endpoint}"
+        return f"{self.operation} of {where if self.bucket else 'a session'} at {self.endpoint}"
 
     def failed(self, error: type[errors.LfaError], cause: str, hint: str = "", *, transient: bool) -> errors.LfaError:
         """Make an error that is not a response of the server's."""

@@ -109,6 +109,7 @@ class ResponseBody:
         """End the receiving; a connection whose body is not complete is aborted."""
         if self._receiver is not None:
             self._receiver.give_back()
+            self._receiver = None  # they refer to each other, and to a part in memory
         connection = self._response.connection
         transport = connection.transport if connection is not None else None
         self._response.close()

@@ -299,8 +299,7 @@ class _PathSource(_FileSource):
 
     def __init__(self, path: Path) -> None:
         super().__init__(None)
-        # Here and now: the working directory may be another one later.
-        self._path = path.absolute()
+        self._path = path
         self._opened: io.FileIO | None = None
 
     async def __aenter__(self) -> Self:

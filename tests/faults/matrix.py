@@ -85,10 +85,10 @@ class Within:
 
 
 AT_ONCE = Within("at once", lambda _: 0)
-RETRIES = Within("the faults, and the pauses between", lambda config: config.retry_for + config.request_timeout)
+RETRIES = Within("the faults, and the pauses between", lambda config: config.retry_timeout + config.stall_timeout)
 GIVEN_UP = Within(
-    "`retry_for + request_timeout + cleanup_timeout`",
-    lambda config: config.retry_for + config.request_timeout + config.cleanup_timeout,
+    "`retry_timeout + stall_timeout + cleanup_timeout`",
+    lambda config: config.retry_timeout + config.stall_timeout + config.cleanup_timeout,
 )
 CANCELLED = Within("`2 * cleanup_timeout`", lambda config: 2 * config.cleanup_timeout)
 
@@ -203,7 +203,7 @@ STATUSES = (
         remark="after that second",
     ),
     Row(
-        "503 with a `Retry-After` beyond `retry_for`",
+        "503 with a `Retry-After` beyond `retry_timeout`",
         (PUT, GET),
         Status(503, "SlowDown", headers={"Retry-After": "3600"}),
         AT_ONCE,
@@ -222,8 +222,8 @@ STATUSES = (
 )
 
 
-_IMPATIENT = {"request_timeout": 0.6}
-_AT_MOST_TWICE = _IMPATIENT | {"attempts": 2}
+_IMPATIENT = {"stall_timeout": 0.6}
+_AT_MOST_TWICE = _IMPATIENT | {"max_attempts": 2}
 
 
 def _silent(name: str, where: tuple[Step, ...], action: Action) -> tuple[Row, Row]:
@@ -287,8 +287,8 @@ BREAKS = (
     Row("bits flip on their way up, always", BODIES_UP, within=GIVEN_UP,
         tampers=(Flip("PUT /", 100_000, "request", times=99),),
         raises=errors.DigestRefusedError, says="XAmzContentSHA256Mismatch"),
-    Row("a bit flips on its way down, with `verify=True`", (GET, GET_FILE), Corrupt(100_000), AT_ONCE,
-        nth=2, times=1, raises=errors.IntegrityError, says="not those", config={"verify": True}),
+    Row("a bit flips on its way down, with `verify_etag=True`", (GET, GET_FILE), Corrupt(100_000), AT_ONCE,
+        nth=2, times=1, raises=errors.IntegrityError, says="not those", config={"verify_etag": True}),
     Row("Range is ignored, once", DOWN, IgnoreRange(), nth=1),
     Row("Range is ignored, always", DOWN, IgnoreRange(), GIVEN_UP, raises=errors.ProtocolError, says="asked for"),
     Row("wrong Content-Range, twice", DOWN, WrongContentRange(shift=1), times=2),
@@ -314,14 +314,14 @@ ANSWERS = (
         raises=errors.ProtocolError, says="ETag"),
     Row("200 with an empty body, nothing was done, twice", (CREATE, COMPLETE), Status(200), times=2),
     Row("200 with an empty body, nothing was done, always", (CREATE, COMPLETE), Status(200), GIVEN_UP,
-        raises=errors.ProtocolError, says="answer"),
+        raises=errors.ProtocolError, says="response"),
     Row("200 with an empty body, but it was done", (COMPLETE,), Status(200, carry_out=True), remark="HEAD compares"),
     Row("200 with a web page (a captive portal), twice", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE),
         times=2),
     Row("200 with a web page (a captive portal), always", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE),
-        GIVEN_UP, raises=errors.ProtocolError, says="answer"),
+        GIVEN_UP, raises=errors.ProtocolError, says="response"),
     Row("200 with garbage for a body, always", (CREATE, COMPLETE, LIST), Status(200, body=_GARBAGE),
-        GIVEN_UP, raises=errors.ProtocolError, says="the answer is not S3's"),
+        GIVEN_UP, raises=errors.ProtocolError, says="the response is not one that S3 gives"),
     Row("done, but the answer is lost, twice", (PUT, PART), Close(carry_out=True), times=2),
     Row("done, but the answer is lost, always", (PUT,), Close(carry_out=True), GIVEN_UP, remark="HEAD compares"),
     Row("done, but the answer is lost, always", (PART,), Close(carry_out=True), GIVEN_UP,

@@ -53,14 +53,13 @@ CONFIG = SmallParts(
     part_size=5 * MiB // 4,
     multipart_threshold=MiB,
     range_size=5 * MiB // 4,
-    chunk_size=64 * 1024,
+    io_chunksize=64 * 1024,
     max_concurrency=2,
-    connect_timeout=0.4,
-    request_timeout=2,
+    stall_timeout=2,
     min_rate=256 * 1024,
-    attempts=4,
+    max_attempts=4,
     retry_delay=0.02,
-    retry_for=3,
+    retry_timeout=3,
     cleanup_timeout=0.6,
 )
 """More impatient than the default, for the tests' sake."""

@@ -206,7 +206,7 @@ class SlowDisk:
 async def test_while_a_thread_works_on_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[str, ...]
 ) -> None:
-    async with scene(tmp_path, config=replace(CONFIG, verify=True)) as it:
+    async with scene(tmp_path, config=replace(CONFIG, verify_etag=True)) as it:
         disk = SlowDisk(monkeypatch, *stage)
         task = asyncio.create_task(it.bucket.download_file(KEY, it.destination, it.callback))
         async with asyncio.timeout(SOON):
@@ -242,7 +242,7 @@ async def test_at_random_moments(tmp_path: Path, act: Callable[[Scene], Awaitabl
 
 @pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
 async def test_a_deadline_bounds_the_whole_transfer(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
-    async with scene(tmp_path, config=replace(CONFIG, deadline=0.4, retry_for=60, attempts=99)) as it:
+    async with scene(tmp_path, config=replace(CONFIG, total_timeout=0.4, retry_timeout=60, max_attempts=99)) as it:
         it.server.script(Fault("*", Silence(), where=lambda seen: seen.operation != "AbortMultipartUpload"))
         with pytest.raises(errors.TransferTimeoutError, match=f"{BUCKET}/2026.*more than 0.4 s"):
             async with asyncio.timeout(SOON):

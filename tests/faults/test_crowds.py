@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .scene import Scene
 
 COUNT = 1000
-PATIENT = replace(CONFIG, request_timeout=30, retry_for=60)
+PATIENT = replace(CONFIG, stall_timeout=30, retry_timeout=60)
 ROOT = Path(__file__).parents[2]
 
 
@@ -69,7 +69,7 @@ async def test_closed_in_mid_transfer(tmp_path: Path, act: Callable[[Scene], Awa
         task = asyncio.ensure_future(act(it))
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
-            await it.bucket._session.aclose()
+            await it.bucket._client.aclose()
             with pytest.raises(errors.ClosedError):
                 await task
         assert not it.server.uploads
@@ -82,7 +82,7 @@ async def test_closed_in_mid_stream(tmp_path: Path) -> None:
         task = asyncio.create_task(users.stream(it))
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
-            await it.bucket._session.aclose()
+            await it.bucket._client.aclose()
             with pytest.raises(errors.ClosedError):
                 await task
 

@@ -195,7 +195,7 @@ async def test_a_key_is_led_out_of_the_folder(
         if depth == 0:  # the link is replaced
             (folder / "a" / "b").mkdir(parents=True)
             (folder / key).symlink_to(victim)
-            path = await it.bucket.download_file(key, into=folder)
+            path = await it.bucket.download_file(key, directory=folder)
             assert path.read_bytes() == LARGE
             assert not path.is_symlink()
         else:
@@ -203,7 +203,7 @@ async def test_a_key_is_led_out_of_the_folder(
             where.parent.mkdir(exist_ok=True)
             where.symlink_to(elsewhere)
             with pytest.raises(ValueError, match="would leave"):
-                await it.bucket.download_file(key, into=folder)
+                await it.bucket.download_file(key, directory=folder)
             assert not it.server.seen
         assert victim.read_bytes() == OLD
         assert list(elsewhere.iterdir()) == [victim]
@@ -213,6 +213,6 @@ async def test_a_key_is_led_out_of_the_folder(
 async def test_a_key_that_climbs(tmp_path: Path, key: str) -> None:
     async with scene(tmp_path) as it:
         with pytest.raises(ValueError, match="key"):
-            await it.bucket.download_file(key, into=tmp_path)
+            await it.bucket.download_file(key, directory=tmp_path)
         assert not it.server.seen
         it.check_folder(OLD)

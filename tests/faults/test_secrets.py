@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 CANARIES = ("CANARY-secret-key", "CANARY-session-token", "CANARY-password", "CANARY-user")
 OURS = "lsst_lfa"
-IMPATIENT = replace(CONFIG, request_timeout=0.3, attempts=2)
+IMPATIENT = replace(CONFIG, stall_timeout=0.3, max_attempts=2)
 
 
 def with_password(url: str) -> str:
@@ -72,7 +72,7 @@ async def test_canaries(
         server = await stack.enter_async_context(FaultyS3Server(buckets=[BUCKET], min_part_size=1))
         refusing = stack.enter_context(RefusingHost())
         bucket = make(server.endpoint_url, monkeypatch)
-        shown += [bucket, bucket._session, bucket._session.settings, bucket.url(KEY), bucket._session.endpoint_url]
+        shown += [bucket, bucket._client, bucket._client.settings, bucket.url(KEY), bucket._client.endpoint_url]
         shown += [await bucket.upload(LARGE, KEY), await bucket.head(KEY), await bucket.presigned_url("key")]
         for action in (Reset(), Silence(), Status(307), Status(403, "SignatureDoesNotMatch"), Status(500)):
             server.script(Fault("*", action))
@@ -81,7 +81,7 @@ async def test_canaries(
         unreachable = make(refusing.endpoint_url, monkeypatch)
         shown += [await error_of(unreachable.exists(KEY))]
         for each in (bucket, unreachable):
-            await each._session.aclose()
+            await each._client.aclose()
     assert sum(isinstance(each, LfaError) for each in shown) == 16
     logged = "\n".join(record.getMessage() for record in caplog.records if record.name.startswith(OURS))
     assert logged

@@ -115,7 +115,7 @@ async def stir(it: Scene, end: float) -> None:
 
 
 async def test_soak(tmp_path: Path) -> None:
-    config = replace(CONFIG, request_timeout=0.5, verify=True)
+    config = replace(CONFIG, stall_timeout=0.5, verify_etag=True)
     marks: list[tuple[int, int]] = []
     async with scene(tmp_path, config=config) as it:
         workers = [Worker(number, it.bucket, tmp_path) for number in range(WORKERS)]

@@ -54,8 +54,8 @@ async def test_large_file_goes_up_in_parts(service: Service, name: str, session:
 @pytest.mark.parametrize(
     "config",
     [
-        TransferConfig(part_size=CAP + 1, attempts=3),
-        TransferConfig(part_size=32 * MiB, multipart_threshold=32 * MiB, attempts=3),
+        TransferConfig(part_size=CAP + 1, max_attempts=3),
+        TransferConfig(part_size=32 * MiB, multipart_threshold=32 * MiB, max_attempts=3),
     ],
     ids=["part", "whole"],
 )

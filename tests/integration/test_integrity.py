@@ -132,7 +132,7 @@ async def test_small_object_is_sent_again(service: Service, name: str, noisy: No
 @pytest.mark.parametrize(("size", "line"), [(1000, "PUT /"), (20 * MiB, "partNumber=2")])
 async def test_after_the_last_attempt(service: Service, name: str, noisy: Noisy, size: int, line: str) -> None:
     source = io.BytesIO(sample(size))
-    async with noisy(Flip(line, 500, "request", times=math.inf), attempts=3) as (proxy, session):
+    async with noisy(Flip(line, 500, "request", times=math.inf), max_attempts=3) as (proxy, session):
         with pytest.raises(errors.IntegrityError, match="changed on their way") as caught:
             await session.bucket(name).upload(source, KEY)
         assert type(caught.value) is errors.DigestRefusedError
@@ -146,7 +146,7 @@ async def test_after_the_last_attempt(service: Service, name: str, noisy: Noisy,
 async def test_replaced_object_stays_as_it_was(service: Service, name: str, noisy: Noisy) -> None:
     service.client.put_object(Bucket=name, Key=KEY, Body=b"as it was")
     for size in (1000, 20 * MiB):
-        async with noisy(Flip("PUT /", 500, "request", times=math.inf), attempts=2) as (_, session):
+        async with noisy(Flip("PUT /", 500, "request", times=math.inf), max_attempts=2) as (_, session):
             with pytest.raises(errors.IntegrityError):
                 await session.bucket(name).upload(sample(size), KEY)
     assert service.content(name, KEY) == b"as it was"
@@ -159,7 +159,7 @@ async def test_download_is_verified(service: Service, name: str, noisy: Noisy, t
     async with service.session() as session:
         await session.bucket(name).upload(data, KEY)
     flips = [Flip(f"GET /{name}/{KEY}", 999, "response", nth=nth) for nth in (1, 1 + -(-size // PART))]
-    async with noisy(*flips, verify=True) as (proxy, session):
+    async with noisy(*flips, verify_etag=True) as (proxy, session):
         bucket = session.bucket(name)
         with pytest.raises(errors.IntegrityError, match=f"s3://{name}/{KEY}"):
             await bucket.download(KEY)

@@ -53,7 +53,7 @@ class Outage:
 async def test_kill_and_restart(service: Service, name: str, tmp_path: Path) -> None:
     size = 500 * MiB
     data = sample(size)
-    config = TransferConfig() if service.server.name == "ceph" else TransferConfig(attempts=30, retry_for=120)
+    config = TransferConfig() if service.server.name == "ceph" else TransferConfig(max_attempts=30, retry_timeout=120)
     async with service.session(config=config) as session:
         bucket = session.bucket(name)
         outage = Outage(service, size // 4)

@@ -84,7 +84,7 @@ async def test_others_read_it(service: Service, name: str, bucket: AsyncS3Bucket
 async def test_reads_what_others_wrote(service: Service, name: str, session: S3Session, size: int) -> None:
     data = sample(size)
     service.client.put_object(Bucket=name, Key=KEY, Body=data)
-    bucket = session.bucket(name, config=TransferConfig(verify=True))
+    bucket = session.bucket(name, config=TransferConfig(verify_etag=True))
     assert (await bucket.download(KEY)).getvalue() == data
 
 
@@ -118,7 +118,10 @@ async def test_every_source(service: Service, name: str, bucket: AsyncS3Bucket, 
 
 async def test_verified_downloads(name: str, session: S3Session) -> None:
     data = sample(20 * MiB)
-    for config in (TransferConfig(verify=True), TransferConfig(verify=True, part_size=5 * MiB, multipart_threshold=0)):
+    for config in (
+        TransferConfig(verify_etag=True),
+        TransferConfig(verify_etag=True, part_size=5 * MiB, multipart_threshold=0),
+    ):
         bucket = session.bucket(name, config=config)
         await bucket.upload(data, KEY)
         assert (await bucket.download(KEY)).getvalue() == data

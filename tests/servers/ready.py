@@ -123,12 +123,12 @@ def wait_until(ready: Callable[[], bool], what: str, *, seconds: float, daemons:
     ServerStartError
         If the time is over or a process has ended.
     """
-    deadline = time.monotonic() + seconds
+    total_timeout = time.monotonic() + seconds
     while True:
         dead = [daemon for daemon in daemons if not daemon.running]
         if not dead and ready():
             return
-        if dead or time.monotonic() > deadline:
+        if dead or time.monotonic() > total_timeout:
             fault = f"{dead[0].name} ended with status {dead[0].status}" if dead else f"no answer in {seconds:g} s"
             logs = "\n".join(daemon.log_tail() for daemon in dead or daemons)
             message = f"{what} did not come up: {fault}\n{logs}"

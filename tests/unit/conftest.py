@@ -9,7 +9,7 @@ import pytest_asyncio
 from blockbuster import blockbuster_ctx
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig
-from lsst_lfa.transfer.plan import MIN_PART_SIZE
+from lsst_lfa._transfer.plan import MIN_PART_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -21,9 +21,9 @@ def _nothing_blocks() -> Iterator[None]:
         for function in blockbuster.functions.values():
             # Synchronous by contract: the mock behind `domock`, and boto3's resource.
             function.can_block_in("lsst_lfa/mock.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"})
-            function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+            function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"service_resource"})
             # In a thread, which has a loop of its own.
-            function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
+            function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})
             # Coverage's own, when a thread begins.
             function.can_block_in("coverage/collector.py", {"lock_data"})
         yield

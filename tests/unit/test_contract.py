@@ -111,7 +111,7 @@ def test_credentials_in_the_endpoint_reach_nothing(
     with caplog.at_level("DEBUG"):
         bucket = AsyncS3Bucket("test")
     assert bucket.url("k") == "http://127.0.0.1:9/test/k"
-    for text in (repr(bucket), repr(bucket._session), repr(bucket._session.settings), caplog.text):
+    for text in (repr(bucket), repr(bucket._client), repr(bucket._client.settings), caplog.text):
         assert "hunter2" not in text
 
 
@@ -200,7 +200,7 @@ async def test_awaits_and_async_with_compose(server: MockS3Server) -> None:
         assert same is bucket
         assert await bucket.exists("composed")
     assert await bucket.exists("composed"), "opens afresh"
-    await bucket._session.aclose()
+    await bucket._client.aclose()
     await bucket.aclose()
     await bucket.aclose()
 
@@ -269,7 +269,7 @@ async def test_exists_and_size(bucket: AsyncS3Bucket) -> None:
 async def test_exists_raises_where_it_cannot_know(session: S3Session) -> None:
     with pytest.raises(errors.BucketNotFoundError):
         await session.bucket("missing").exists("k")
-    config = TransferConfig(attempts=1)
+    config = TransferConfig(max_attempts=1)
     async with S3Session(endpoint_url="http://127.0.0.1:9", access_key_id="i", secret_access_key="s") as nowhere:
         with pytest.raises(errors.UnreachableError):
             await nowhere.bucket("test", config=config).exists("k")
@@ -282,7 +282,7 @@ async def test_errors_are_client_errors_with_the_answer(bucket: AsyncS3Bucket) -
     assert isinstance(error, errors.KeyNotFoundError)
     assert isinstance(error, FileNotFoundError)
     assert error.response["Error"]["Code"] == "NoSuchKey"
-    for word in ("test", "missing/key", bucket._session.settings.endpoint_url or "-"):
+    for word in ("test", "missing/key", bucket._client.settings.endpoint_url or "-"):
         assert word in str(error)
 
 
@@ -341,8 +341,8 @@ async def test_a_callback_that_cannot_be_called_is_a_type_error(bucket: AsyncS3B
 
 
 async def open_uploads(bucket: AsyncS3Bucket) -> list[Any]:
-    async with bucket._requests("list", None) as requests:
-        answer = await requests.call("list_multipart_uploads")
+    async with bucket._borrow("list", None) as client:
+        answer = await client.call("list_multipart_uploads")
     return list(answer.get("Uploads", []))
 
 
@@ -431,14 +431,14 @@ async def test_download_file_into_a_folder_stays_in_it(bucket: AsyncS3Bucket, tm
     await bucket.upload(b"data", "2026/03/file")
     folder = tmp_path / "folder"
     folder.mkdir()
-    assert await bucket.download_file("2026/03/file", into=folder) == folder / "2026/03/file"
+    assert await bucket.download_file("2026/03/file", directory=folder) == folder / "2026/03/file"
     (folder / "out").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="out of it"):
-        await bucket.download_file("out/file", into=folder)
+        await bucket.download_file("out/file", directory=folder)
     with pytest.raises(TypeError, match="either"):
         await bucket.download_file("k")
     with pytest.raises(TypeError, match="either"):
-        await bucket.download_file("k", "a", into="b")
+        await bucket.download_file("k", "a", directory="b")
 
 
 async def test_download_file_refuses_what_is_no_regular_file(bucket: AsyncS3Bucket, tmp_path: Path) -> None:
@@ -523,16 +523,16 @@ async def test_presigned_urls_work_without_credentials(bucket: AsyncS3Bucket) ->
 
 
 async def test_stale_uploads_are_aborted(bucket: AsyncS3Bucket) -> None:
-    async with bucket._requests("test", None) as requests:
+    async with bucket._borrow("test", None) as client:
         for number in range(3):
-            await requests.call("create_multipart_upload", f"stale-{number}")
+            await client.call("create_multipart_upload", f"stale-{number}")
     assert await bucket.abort_stale_uploads(timedelta(days=36500)) == 0
     assert await bucket.abort_stale_uploads(older_than=0) == 3
     assert await open_uploads(bucket) == []
 
 
 async def test_verified_downloads_are_compared_with_the_etag(session: S3Session, tmp_path: Path) -> None:
-    bucket = session.bucket("test", config=replace(session.config, verify=True))
+    bucket = session.bucket("test", config=replace(session.config, verify_etag=True))
     for data in (b"", b"small", LARGE):
         await bucket.upload(data, "k")
         assert (await bucket.download("k")).getvalue() == data

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
-from lsst_lfa.transfer.plan import MIN_PART_SIZE
-from lsst_lfa.transport import PlainHttpSession, _data_loader
+from lsst_lfa._transfer.plan import MIN_PART_SIZE
+from lsst_lfa._client.settings import _data_loader
+from lsst_lfa._transfer.failures import RequestInfo
 
 SMALL_PARTS = TransferConfig(part_size=MIN_PART_SIZE, multipart_threshold=MIN_PART_SIZE, range_size=MIN_PART_SIZE)
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}
@@ -45,9 +46,9 @@ async def test_many_tasks_open_one_client(server: MockS3Server) -> None:
     session = S3Session.for_mock(server)
 
     async def client() -> Any:
-        async with session.connection() as connection:
+        async with session._client.borrow(RequestInfo("test", "test", None, ""), session.config) as borrowed:
             await asyncio.sleep(0.01)
-            return connection.client
+            return borrowed.client
 
     clients = await asyncio.gather(*(client() for _ in range(20)))
     assert len(set(map(id, clients))) == 1
@@ -57,23 +58,16 @@ async def test_many_tasks_open_one_client(server: MockS3Server) -> None:
 async def test_over_http_no_authorities_are_read(server: MockS3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such/file")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    keys: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret", "config": TransferConfig(attempts=1)}
+    keys: dict[str, Any] = {
+        "access_key_id": "id",
+        "secret_access_key": "secret",
+        "config": TransferConfig(max_attempts=1),
+    }
     async with S3Session(endpoint_url=server.endpoint_url, **keys) as session:
         await session.bucket("test").check()
     async with S3Session(endpoint_url=server.endpoint_url.replace("http:", "https:"), **keys) as session:
-        with pytest.raises(errors.UnreachableError, match="No such file"):
+        with pytest.raises(errors.ConfigurationError, match="/no/such/file"):
             await session.bucket("test").check()
-
-
-def test_over_http_a_proxys_certificate_is_verified_all_the_same() -> None:
-    session = PlainHttpSession()
-    plain, _ = session._build_ssl_contexts(None)
-    assert (plain.verify_mode, plain.get_ca_certs()) == (ssl.CERT_REQUIRED, []), "trusts nobody"
-    _, proxy = session._build_ssl_contexts("https://proxy:3128")
-    assert proxy is not None
-    assert proxy.verify_mode == ssl.CERT_REQUIRED
-    assert proxy.check_hostname
-    assert proxy.get_ca_certs()
 
 
 def test_boto3s_resource_reads_botocores_models_once(server: MockS3Server) -> None:
@@ -189,16 +183,15 @@ async def test_close_ends_transfers_under_way_and_cleans_up(server: MockS3Server
 async def test_a_dropped_session_closes_its_client(server: MockS3Server) -> None:
     session: S3Session | None = S3Session.for_mock(server)
     assert session is not None
-    async with session.connection() as connection:
-        client = connection.client
+    async with session._client.borrow(RequestInfo("test", "test", None, ""), session.config) as borrowed:
+        http = borrowed.client._endpoint.http_session
     await session.bucket("test").exists("k")
-    connector = client._endpoint.http_session
-    assert connector._sessions
+    assert http._session is not None
     del session
     gc.collect()
     for _ in range(100):
         await asyncio.sleep(0.01)
-        if connector._sessions is None:
+        if http._session is None:
             return
     pytest.fail("the client is still open")
 

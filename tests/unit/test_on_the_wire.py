@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
+from lsst_lfa._transfer.failures import RequestInfo
 from tests.faults import Action, Drip, Fault, FaultyS3Server, Silence, Status
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ async def test_a_download_is_ranges_of_one_version_side_by_side_and_nothing_else
 
 @pytest.mark.parametrize(("status", "times"), [(Status(403, "AccessDenied"), 1), (Status(503, "SlowDown"), 3)])
 async def test_only_what_may_get_better_is_tried_again(status: Status, times: int) -> None:
-    async with served(Fault("PutObject", status), attempts=3, retry_delay=0.01) as (server, bucket):
+    async with served(Fault("PutObject", status), max_attempts=3, retry_delay=0.01) as (server, bucket):
         with pytest.raises(ClientError):
             await bucket.upload(b"data", "k")
         assert len(server.calls("PutObject")) == times
@@ -162,7 +163,7 @@ async def test_closing_a_bucket_closes_the_session_that_is_its_own(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     for bucket, ends in ((AsyncS3Bucket("test"), True), (session.bucket("test"), False)):
         assert await bucket.exists("k") is False
-        async with bucket._session.connection() as connection:
-            http = connection.client._endpoint.http_session
+        async with bucket._client.borrow(RequestInfo("test", "test", None, ""), TransferConfig()) as borrowed:
+            http = borrowed.client._endpoint.http_session
         await bucket.aclose()
-        assert (http._sessions is None) is ends
+        assert (http._session is None) is ends

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
-from lsst_lfa.transfer.sources import open_source
+from lsst_lfa._transfer.sources import open_source
 
 MiB = 1024 * 1024
 PART = 5 * MiB
@@ -157,7 +157,7 @@ def test_any_source_any_size(server: MockS3Server, kind: str, size: int, step: i
 
 async def test_what_is_in_memory_goes_up_in_fewer_parts(server: MockS3Server, tmp_path: Path) -> None:
     config = TransferConfig(
-        part_size=PART, memory_part_size=8 * PART, multipart_threshold=PART, max_concurrency=1, verify=True
+        part_size=PART, memory_part_size=8 * PART, multipart_threshold=PART, max_concurrency=1, verify_etag=True
     )
     data = os.urandom(18 * PART)
     (tmp_path / "data").write_bytes(data)
@@ -174,7 +174,7 @@ async def test_the_loop_has_its_turn_while_a_socket_takes_all_at_once(server: Mo
     config = TransferConfig(multipart_threshold=32 * MiB)
     async with S3Session.for_mock(server, config) as session:
         await session.bucket("test").upload(bytes(32 * MiB), "k", counts.append)
-    assert max(counts) <= config.chunk_size
+    assert max(counts) <= config.io_chunksize
 
 
 async def test_at_most_one_part_more_than_the_concurrency_is_in_memory(server: MockS3Server) -> None:
@@ -224,8 +224,9 @@ async def test_a_source_that_shrinks_or_grows_is_an_error(server: MockS3Server, 
 
 async def test_what_is_in_memory_is_not_copied() -> None:
     for obj in (DATA, io.BytesIO(DATA)):
-        (view,) = await open_source(obj).read(PART)
-        assert view.obj is DATA
+        async with open_source(obj) as source:
+            (view,) = await source.read(PART)
+            assert view.obj is DATA
 
 
 async def test_what_cannot_seek_goes_up_all_the_same(server: MockS3Server) -> None:
@@ -344,6 +345,6 @@ asyncio.run(main())
 async def test_a_file_that_does_not_block_is_refused(bucket: AsyncS3Bucket) -> None:
     receiving, sending = os.pipe()
     os.set_blocking(receiving, False)
-    with open(receiving, "rb", buffering=0) as file, pytest.raises(TypeError, match="does not block"):  # noqa: PTH123
+    with open(receiving, "rb", buffering=0) as file, pytest.raises(TypeError, match="non-blocking"):  # noqa: PTH123
         await bucket.upload(file, "k")
     os.close(sending)

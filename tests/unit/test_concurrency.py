@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lsst_lfa.transfer.tasks import task_group
+from lsst_lfa._transfer.concurrency import task_group
 
 
 async def _fail_after(seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import download_url, errors
-from lsst_lfa.links import read_refusal
+from lsst_lfa._download_url import explain_refusal
 from tests.faults import Fault, FaultyS3Server, Status
 
 if TYPE_CHECKING:
@@ -78,24 +78,24 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("error", "kind"), REFUSALS)
-def test_refusal(error: errors.AccessDeniedError, kind: type[errors.AccessDeniedError]) -> None:
-    reading = read_refusal(error, EXPIRES)
-    assert reading.error is kind
-    assert ("ask for a new one" in reading.cure) == (kind in {EXPIRED, errors.UnknownKeyIdError})
+def test_refusal(error: errors.ServiceError, kind: type[errors.ServiceError]) -> None:
+    rule = explain_refusal(error, EXPIRES)
+    assert rule.error is kind
+    assert ("ask for a new one" in rule.hint) == (kind in {EXPIRED, errors.UnknownKeyIdError})
     late = "GMT" in str(error.response) and "12:00:29" not in str(error.response)
-    assert ("at 2026-03-01T12:00:30Z" in reading.cure) == (kind is EXPIRED and late)
+    assert ("at 2026-03-01T12:00:30Z" in rule.hint) == (kind is EXPIRED and late)
 
 
 @pytest.mark.parametrize(("said", "kind"), [("", DENIED), ("Request has expired", EXPIRED)])
-def test_refusal_of_a_url_that_does_not_say_when_it_expires(said: str, kind: type[errors.AccessDeniedError]) -> None:
-    assert read_refusal(refusal(DENIED, said, late=9e6), None).error is kind
+def test_refusal_of_a_url_that_does_not_say_when_it_expires(said: str, kind: type[errors.ServiceError]) -> None:
+    assert explain_refusal(refusal(DENIED, said, late=9e6), None).error is kind
 
 
 def test_the_server_need_not_name_the_zone() -> None:
     error = refusal(DENIED, late=0)
     headers = error.response["ResponseMetadata"]["HTTPHeaders"]
     headers["date"] = headers["date"].replace("GMT", "-0000")
-    assert read_refusal(error, EXPIRES).error is EXPIRED
+    assert explain_refusal(error, EXPIRES).error is EXPIRED
 
 
 @pytest.mark.parametrize("date", [None, "yesterday"])
@@ -104,8 +104,8 @@ def test_our_clock_where_the_server_tells_no_time(date: str | None) -> None:
     if date is not None:
         error.response["ResponseMetadata"]["HTTPHeaders"]["date"] = date
     now = datetime.now(UTC)
-    assert read_refusal(error, now - timedelta(minutes=1)).error is EXPIRED
-    assert read_refusal(error, now + timedelta(minutes=1)).error is DENIED
+    assert explain_refusal(error, now - timedelta(minutes=1)).error is EXPIRED
+    assert explain_refusal(error, now + timedelta(minutes=1)).error is DENIED
 
 
 async def test_round_trip(bucket: AsyncS3Bucket) -> None:

@@ -13,7 +13,7 @@ import pytest
 import trustme
 import uvloop
 
-from lsst_lfa.transfer.receive import Incoming
+from lsst_lfa._transfer.response_body import ResponseBody
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -73,11 +73,11 @@ class Place:
         self.count += count
 
     async def take(self, response: aiohttp.ClientResponse, step: int = SIZE) -> None:
-        body = Incoming(response, SIZE, self.moved)
+        body = ResponseBody(response, SIZE, self.moved)
         try:
             for start in range(0, SIZE, step):
                 with memoryview(self.bytes)[start : start + step] as view:
-                    await body.fill(view)
+                    await body.readinto(view)
         finally:
             body.close()
 
@@ -164,11 +164,11 @@ def test_what_comes_late_does_not_end_a_pause(run: Run, tls: bool) -> None:
     async def main() -> None:
         async with Server(tls).client() as get:
             place = Place()
-            body = Incoming(await get(), SIZE, place.moved)
-            await body.fill(memoryview(place.bytes)[:1_000_000])
+            body = ResponseBody(await get(), SIZE, place.moved)
+            await body.readinto(memoryview(place.bytes)[:1_000_000])
             await asyncio.sleep(0.1)  # the rest has arrived, and has no place yet
             assert place.count == 1_000_000
-            await body.fill(memoryview(place.bytes)[1_000_000:])
+            await body.readinto(memoryview(place.bytes)[1_000_000:])
             body.close()
             assert place.count == SIZE
             place.check()

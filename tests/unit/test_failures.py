@@ -1,0 +1,141 @@
+"""What each exception and each error response becomes."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import ssl
+
+import aiohttp
+import pytest
+from botocore.exceptions import ClientError, NoCredentialsError, ParamValidationError, ProfileNotFound
+from botocore.parsers import ResponseParserError
+
+from lsst_lfa import errors
+from lsst_lfa._transfer.failures import RequestInfo, TransportError, translate_error
+
+REQUEST = RequestInfo("put_object", "b", "k", "http://host")
+
+
+def error_response(status: int, code: str) -> ClientError:
+    response = {"Error": {"Code": code, "Message": None}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "PutObject")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "transient"),
+    [
+        (404, "NoSuchKey", errors.KeyNotFoundError, False),
+        (404, "NoSuchBucket", errors.BucketNotFoundError, False),
+        (404, "NoSuchUpload", errors.UploadNotFoundError, False),
+        (409, "BucketAlreadyExists", errors.BucketTakenError, False),
+        (403, "AccessDenied", errors.AccessDeniedError, False),
+        (403, "403", errors.AccessDeniedError, False),
+        (403, "InvalidAccessKeyId", errors.UnknownKeyIdError, False),
+        (403, "SignatureDoesNotMatch", errors.WrongSecretError, False),
+        (400, "ExpiredToken", errors.ExpiredCredentialsError, False),
+        (403, "RequestTimeTooSkewed", errors.ClockSkewError, False),
+        (412, "PreconditionFailed", errors.ObjectChangedError, False),
+        (413, "413", errors.TooLargeError, False),
+        (400, "EntityTooLarge", errors.TooLargeError, False),
+        (500, "InternalError", errors.UnavailableError, True),
+        (503, "SlowDown", errors.UnavailableError, True),
+        (429, "429", errors.UnavailableError, True),
+        (408, "408", errors.UnavailableError, True),
+        (400, "RequestTimeout", errors.UnavailableError, True),
+        (400, "BadDigest", errors.DigestRefusedError, True),
+        (400, "InvalidArgument", errors.ServiceError, False),
+        (501, "NotImplemented", errors.ServiceError, False),
+        (418, "BrandNewCode", errors.ServiceError, False),
+    ],
+)
+def test_each_error_response_has_its_error(
+    status: int, code: str, kind: type[errors.LfaError], *, transient: bool
+) -> None:
+    error = translate_error(error_response(status, code), REQUEST)
+    assert type(error) is kind
+    assert error is not None
+    assert error.transient is transient
+    assert isinstance(error, ClientError)
+    for word in ("put_object", "s3://b/k", "http://host", code):
+        assert word in str(error)
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "transient"),
+    [
+        (NoCredentialsError(), errors.MissingCredentialsError, False),
+        (ProfileNotFound(profile="none"), errors.ConfigurationError, False),
+        (ssl.SSLCertVerificationError("self-signed"), errors.CertificateError, False),
+        (aiohttp.ClientPayloadError("cut"), errors.UnreachableError, True),
+        (ConnectionResetError("reset"), errors.UnreachableError, True),
+        (TimeoutError(), errors.TransferTimeoutError, True),
+        (ResponseParserError("not XML"), errors.ProtocolError, True),
+        (TransportError(errors.RedirectRefusedError, "redirect", "check"), errors.RedirectRefusedError, False),
+    ],
+)
+def test_each_failure_has_its_error(raised: Exception, kind: type[errors.LfaError], *, transient: bool) -> None:
+    error = translate_error(raised, REQUEST)
+    assert type(error) is kind
+    assert error is not None
+    assert error.transient is transient
+
+
+@pytest.mark.parametrize(
+    "bug",
+    [
+        OSError(28, "No space left on device"),
+        ValueError("bug"),
+        KeyError("ETag"),
+        ParamValidationError(report="bug"),
+        RuntimeError("bug"),
+    ],
+    ids=repr,
+)
+def test_what_nobody_foresaw_is_left_alone(bug: Exception) -> None:
+    assert translate_error(bug, REQUEST) is None
+
+
+def test_a_bug_with_a_network_error_beneath_it_is_a_bug() -> None:
+    bug = ValueError("bug")
+    bug.__cause__ = ConnectionResetError()
+    assert translate_error(bug, REQUEST) is None
+
+
+def test_no_error_keeps_what_was_signed() -> None:
+    response = error_response(403, "SignatureDoesNotMatch")
+    response.response["Error"] |= {"CanonicalRequest": "x-amz-security-token:TOKEN", "StringToSign": "TOKEN"}
+    error = translate_error(response, REQUEST)
+    assert "TOKEN" not in f"{error!r} {vars(error)} {response!r} {vars(response)}"
+
+
+def test_a_quota_that_is_used_up_is_not_taken_for_a_stranger_s_bucket() -> None:
+    error = translate_error(error_response(403, "QuotaExceeded"), REQUEST)
+    assert type(error) is errors.QuotaExceededError
+    assert "quota" in str(error)
+    assert "somebody else" not in str(error)
+
+
+def test_the_wrong_region_is_told_with_the_right_one() -> None:
+    response = error_response(400, "AuthorizationHeaderMalformed")
+    response.response["Error"]["Region"] = "eu-south-9"
+    assert "eu-south-9" in str(translate_error(response, REQUEST))
+
+
+def test_errors_are_kin_to_the_built_in_ones_and_can_be_pickled() -> None:
+    error = translate_error(error_response(404, "NoSuchKey"), REQUEST)
+    assert error is not None
+    error.add_note("raised during a test")
+    copy = pickle.loads(pickle.dumps(error))
+    assert copy.__notes__ == ["raised during a test"]
+    assert type(copy) is errors.KeyNotFoundError
+    assert isinstance(copy, FileNotFoundError)
+    assert str(copy) == str(error)
+    assert isinstance(error, errors.KeyNotFoundError)
+    assert copy.response == error.response
+    assert copy.errno == error.errno == errno.ENOENT
+    assert issubclass(errors.TransferTimeoutError, TimeoutError)
+    assert issubclass(errors.AccessDeniedError, PermissionError)
+    assert issubclass(errors.UnreachableError, ConnectionError)
+    assert all(issubclass(getattr(errors, name), errors.LfaError) for name in errors.__all__)
+    assert errors.__all__ == sorted(errors.__all__)

@@ -1,0 +1,35 @@
+"""When a request is tried again, and when it is given up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsst_lfa import TransferConfig
+from lsst_lfa._transfer.failures import RequestInfo, translate_error
+from lsst_lfa._transfer.retry import RetryPolicy, back_off
+from lsst_lfa._transfer.timeouts import StallTimeout
+
+REQUEST = RequestInfo("put_object", "b", "k", "http://host")
+
+
+@given(failures=st.integers(1, 100_000), spread=st.floats(0, 1))
+def test_back_off_doubles_up_to_five_seconds(failures: int, spread: float) -> None:
+    assert 0.125 <= back_off(0.25, failures, spread) <= 5
+    assert back_off(0.25, 1, 0) == 0.25
+    assert back_off(0.25, 3, 0) == 1.0
+    assert back_off(0.25, 3, 1) == 0.5
+
+
+async def test_a_server_that_says_when_to_come_back_is_heard() -> None:
+    metadata = {"HTTPStatusCode": 503, "HTTPHeaders": {"retry-after": "7"}}
+    busy = ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": metadata}, "PutObject")
+    failure = translate_error(busy, REQUEST)
+    assert failure is not None
+    config = TransferConfig(retry_delay=0.1)
+    async with StallTimeout(config) as timeout:
+        assert RetryPolicy(config).delay_after(failure, timeout) == 7
+        assert RetryPolicy(replace(config, retry_timeout=5)).delay_after(failure, timeout) is None
