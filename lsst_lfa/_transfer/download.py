@@ -189,8 +189,8 @@ class _Fetch:
         pinned, given, request = self._object, headers.given, self._reader.request
         if not headers.etag:
             hint = "Ranges are pinned to the object's ETag: use a service, or a proxy, that sends it."
-            # A web page, a captive portal's, say, may give way to the object; S3's own response will not change.
-            transient = given is None or response.status == 200 and "x-amz-request-id" not in response.headers  # noqa: PLR2004
+            # A web page, say of a captive portal, may give way to the object; what serves ranges will not change.
+            transient = response.status != 206  # noqa: PLR2004
             raise bad_response(request, "the server's response has no ETag", hint, transient=transient)
         resized = given is not None and pinned.known.is_set() and given.total != pinned.size
         if pinned.etag and (headers.etag != pinned.etag or resized):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .files import AtomicFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer"]
 
@@ -59,12 +62,16 @@ class MemorySink:
     def writer(self, start: int, stop: int | None) -> Writer:  # noqa: ARG002 - a part of the whole is as good as any
         if stop is None:
             self._view.release()
-            return _AppendingWriter(self.file)
+            return _AppendingWriter(self.file, self._appended)
         return _MemoryWriter(self._view, stop)
 
     def read(self, start: int, count: int) -> memoryview:
-        """Return bytes that were written; after `close` too."""
-        return memoryview(self.file.getvalue())[start : start + count]
+        """Return bytes that were written."""
+        return self._view[start : start + count]
+
+    def _appended(self) -> None:
+        self.file.seek(0)
+        self._view = self.file.getbuffer()
 
     def close(self) -> None:
         """Release the buffer: a BytesIO can be neither resized nor closed while it is viewed."""
@@ -100,8 +107,9 @@ class _MemoryWriter:
 class _AppendingWriter:
     """Writes a body whose length is not known."""
 
-    def __init__(self, file: io.BytesIO) -> None:
+    def __init__(self, file: io.BytesIO, on_end: Callable[[], None]) -> None:
         self._file = file
+        self._on_end = on_end
         self._chunk = bytearray(_CHUNK)
 
     def get_buffer(self, position: int) -> memoryview:  # noqa: ARG002 - it comes in order
@@ -112,7 +120,7 @@ class _AppendingWriter:
             self._file.write(view[: position - self._file.tell()])
 
     async def finish(self, position: int) -> None:  # noqa: ARG002 - it is all there
-        self._file.seek(0)
+        self._on_end()
 
 
 class ChunkSink:
