@@ -7,7 +7,7 @@ from .bucket import AsyncS3Bucket, ObjectInfo
 from .config import TransferConfig
 from .errors import LfaError
 from .links import download_url
-from .mock import MockS3Server
+from ._mock.server import MockS3Server
 from .session import S3Session
 
 __all__ = [

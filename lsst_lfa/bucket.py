@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError
 
 from . import fits, naming, objects
 from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
-from .mock import MockS3Server
+from ._mock.server import MockS3Server
 from .objects import ObjectInfo
 from .resource import service_resource
 from .session import S3Session

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from .bucket import AsyncS3Bucket
-    from .mock import MockS3Server
+    from ._mock.server import MockS3Server
 
 __all__ = ["Connection", "S3Session"]
 

@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import lsst_lfa
 from lsst_lfa import salobj
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server
 from lsst_lfa.salobj import AsyncS3Bucket
 
 if TYPE_CHECKING:

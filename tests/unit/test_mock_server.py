@@ -20,7 +20,7 @@ from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 from botocore.handlers import validate_bucket_name
 
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -419,7 +419,7 @@ def test_account_in_the_environment_is_refused(
 def test_import_is_light_and_start_leaves_the_environment_alone() -> None:
     code = """
 import os, sys
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server
 assert not {"moto", "werkzeug", "flask", "boto3"} & set(sys.modules)
 before = dict(os.environ)
 with MockS3Server() as server:
@@ -433,7 +433,7 @@ assert dict(os.environ) == before
 def test_async_start_imports_moto_off_the_loop() -> None:
     code = """
 import asyncio, sys, threading
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server
 threads = []
 class Spy:
     def find_spec(self, name, path=None, target=None):
@@ -453,7 +453,7 @@ assert threads and threading.main_thread() not in threads
 def test_server_that_is_left_running_makes_no_noise() -> None:
     code = """
 import gc, http.client
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server
 def use():
     server = MockS3Server()
     server.start()
@@ -479,7 +479,7 @@ def test_strict_client_takes_the_answers() -> None:
     code = """
 import asyncio
 from aiobotocore.session import get_session
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server
 async def main():
     async with MockS3Server() as server, get_session().create_client(
         "s3", region_name="us-east-1", endpoint_url=server.endpoint_url,
