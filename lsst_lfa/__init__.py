@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from . import errors
+from ._mock.server import MockS3Server
 from .bucket import AsyncS3Bucket, ObjectInfo
 from .config import TransferConfig
 from .errors import LfaError
 from .links import download_url
-from ._mock.server import MockS3Server
 from .session import S3Session
 
 __all__ = [

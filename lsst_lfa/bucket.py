@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from botocore.exceptions import BotoCoreError
 
 from . import fits, naming, objects
-from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
 from ._mock.server import MockS3Server
+from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
 from .objects import ObjectInfo
 from .resource import service_resource
 from .session import S3Session

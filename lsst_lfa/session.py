@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from .bucket import AsyncS3Bucket
     from ._mock.server import MockS3Server
+    from .bucket import AsyncS3Bucket
 
 __all__ = ["Connection", "S3Session"]
 

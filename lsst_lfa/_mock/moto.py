@@ -14,29 +14,26 @@ import itertools
 import logging
 import math
 import os
+import sys
 import types
 from collections.abc import MutableMapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-import moto.core.responses
-import moto.core.utils
-import moto.iam.models
-import moto.moto_server.werkzeug_app
-import moto.s3.models
-import moto.settings
 from botocore.loaders import create_loader
+from moto.backends import get_backend
 from moto.moto_api import recorder
+from moto.moto_server.werkzeug_app import create_backend_app
 
 try:
-    # It keeps the underscores in the names of an object's metadata. moto 5.2.0 has none yet.
+    # It keeps the underscores in the names of an object's metadata; new after moto 5.2.0.
     from moto.moto_server.werkzeug_app import MotoRequestHandler as RequestHandler
 except ImportError:
     from werkzeug.serving import WSGIRequestHandler as RequestHandler  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 __all__ = ["RequestHandler", "Storage"]
@@ -45,34 +42,36 @@ log = logging.getLogger(__name__)
 
 _REGION: Final = "us-east-1"
 _AUTHORIZATION: Final = f"AWS4-HMAC-SHA256 Credential=MOCKACCESSKEYID00000/20000101/{_REGION}/s3/aws4_request"
-"""Whoever asks, and whether the request was signed or not: moto knows one user, who may do everything."""
+"""For every request, signed or not: moto knows one user, who may do everything."""
 
 _MIN_PART_SIZE: Final = 5 << 20
 _ENVIRONMENT: Final = {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(_MIN_PART_SIZE - 1024)}
-"""The environment of a request: moto would derive this one from S3_UPLOAD_PART_MIN_SIZE, as it was at import."""
+"""The environment that requests find. moto would derive this from S3_UPLOAD_PART_MIN_SIZE, as it was at import."""
 
 _SETTINGS: Final = {
     "INITIAL_NO_AUTH_ACTION_COUNT": math.inf,
     "PRETTIFY_RESPONSES": False,
     "S3_IGNORE_SUBDOMAIN_BUCKETNAME": True,
 }
-"""moto reads these from the environment once, when it is imported. All but the last have moto's own defaults."""
+"""What requests find of the settings that moto takes from the environment when it is imported."""
 
 _account_ids: Final = (f"{number:012d}" for number in itertools.count(1))
 _serving: Final[ContextVar[Storage | None]] = ContextVar("_serving", default=None)
 """Whose request this thread is working on."""
 
+_open: Final[set[Storage]] = set()
+
 
 class Storage:
     """The buckets of one server: an account of moto's, and a WSGI application on it.
 
-    Make it, close it, and create buckets one at a time: moto's tables are
-    changed. The application may be called from any number of threads.
+    Make it, close it, and create buckets in one thread at a time: moto's
+    tables are changed. The application may be called in any number of threads.
     """
 
     def __init__(self) -> None:
         self._application = _application()
-        if _separate_bucket_names():
+        if _separate_bucket_names() and _account_is_ours():
             self.account_id = next(_account_ids)
         else:
             log.warning("Mock S3 servers share their buckets: this release of moto cannot keep them apart")
@@ -86,8 +85,8 @@ class Storage:
 
     @property
     def _backend(self) -> Any:
-        # Not kept: moto replaces it whenever its own `mock_aws` begins or ends.
-        return moto.s3.models.s3_backends[self.account_id]["aws"]
+        # Not kept: moto makes a new one whenever its own `mock_aws` begins or ends.
+        return get_backend("s3")[self.account_id]["aws"]
 
     def create_bucket(self, name: str) -> None:
         """Make a bucket; no error if it exists."""
@@ -121,21 +120,22 @@ class Storage:
             return
         # Not backend.reset(): that closes the objects of every account.
         for bucket in self.buckets.values():
-            for item in (*bucket.keys.values(), *bucket.multiparts.values()):
-                if not isinstance(item, moto.s3.models.FakeDeleteMarker):
-                    item.dispose()
-        for model in (moto.s3.models.FakeKey, moto.s3.models.FakeMultipart, moto.s3.models.FakeBucket):
-            _forget_instances(model, self.account_id)
-        for table in (moto.s3.models.s3_backends, moto.iam.models.iam_backends):
-            table.pop(self.account_id, None)
+            _dispose(*bucket.keys.values(), *bucket.multiparts.values())
+        # And what was overwritten: moto lists all that it ever made.
+        for model in _names("moto.s3.models").values():
+            if isinstance(model, type):
+                _forget_instances(model, self.account_id)
+        for service in ("s3", "iam"):
+            get_backend(service).pop(self.account_id, None)
 
 
-_open: Final[set[Storage]] = set()
+def _names(module: str) -> dict[str, Any]:
+    """Return the names in a module of moto's; none if it is gone."""
+    return vars(sys.modules[module]) if module in sys.modules else {}
 
 
 def _forget_instances(model: type, account_id: str) -> None:
-    """Dispose of an account's instances; moto keeps a list of all, also of objects that were overwritten."""
-    # The older name is that of moto 5.1.0.
+    # The second name is that of moto 5.1.0.
     tracked: list[Any] = vars(model).get("instances_tracked") or vars(model).get("instances") or []
     # Backwards and in place, while other servers append to the list.
     for index in range(len(tracked) - 1, -1, -1):
@@ -143,8 +143,13 @@ def _forget_instances(model: type, account_id: str) -> None:
         # One that another thread is making is listed already, bare.
         if getattr(instance, "account_id", None) == account_id:
             del tracked[index]
-            if hasattr(instance, "dispose"):
-                instance.dispose()
+            _dispose(instance)
+
+
+def _dispose(*instances: Any) -> None:
+    for instance in instances:
+        if hasattr(instance, "dispose"):
+            instance.dispose()
 
 
 class _BucketOwners(MutableMapping[str, tuple[str, str]]):
@@ -181,13 +186,17 @@ class _BucketOwners(MutableMapping[str, tuple[str, str]]):
 
 
 def _separate_bucket_names() -> bool:
-    """Let servers have buckets of the same name; return whether that, and an account for each, is possible."""
-    state = vars(moto.s3.models.s3_backends)
+    """Let servers have buckets of the same name; return whether that is possible."""
+    state = vars(get_backend("s3"))
     owners = state.get("bucket_accounts")
     if type(owners) is dict:
         state["bucket_accounts"] = owners = _BucketOwners(owners)
-    account_is_ours = "MOTO_ACCOUNT_ID" not in os.environ or isinstance(_os_of(moto.core.responses), _Os)
-    return isinstance(owners, _BucketOwners) and account_is_ours
+    return isinstance(owners, _BucketOwners)
+
+
+def _account_is_ours() -> bool:
+    """Return whether moto takes the account from a request's header; the environment's would come first."""
+    return "MOTO_ACCOUNT_ID" not in os.environ or isinstance(_names("moto.core.responses").get("os"), _Os)
 
 
 class _Os:
@@ -198,14 +207,10 @@ class _Os:
 
 
 class _Settings(types.ModuleType):
-    """moto's settings, but constants have their defaults for a request to one of our servers."""
+    """moto's settings, but with other constants for a request to one of our servers."""
 
     def __getattribute__(self, name: str) -> Any:
         return _SETTINGS[name] if name in _SETTINGS and _serving.get() else super().__getattribute__(name)
-
-
-def _os_of(module: types.ModuleType) -> Any:
-    return vars(module).get("os")
 
 
 @functools.cache
@@ -215,38 +220,39 @@ def _application() -> WSGIApplication:
     Not moto's dispatcher over all of AWS's services: that one guesses the
     service of an unsigned request from the bucket's name.
     """
-    _hide_environment()
-    # By its own name for the environment's choice about the headers for browsers.
-    create = _with_globals(moto.moto_server.werkzeug_app.create_backend_app, DISABLE_GLOBAL_CORS=False)
-    application = create("s3")
+    application: Any = _with_globals(create_backend_app, DISABLE_GLOBAL_CORS=False)("s3")
     application.request_class = _request_class(application.request_class)
+    _replace_settings()
+    _replace_min_part_size()
+    _learn_service_name()
+    if "MOTO_ENABLE_RECORDING" in os.environ:
+        recorder.stop_recording()
+    get_backend("iam")  # moto imports it with the first request, which would be slow
     return application  # type: ignore[no-any-return]
 
 
-def _hide_environment() -> None:
+def _replace_settings() -> None:
     """Let requests to our servers find an environment and settings of ours."""
-    for module in (moto.settings, moto.core.responses):
-        if _os_of(module) is os:
-            vars(module)["os"] = _Os()
-    moto.settings.__class__ = _Settings
-    if "MOTO_ENABLE_RECORDING" in os.environ:
-        recorder.stop_recording()
-    _set_min_part_size()
-    _learn_service_name()
+    for module in ("moto.settings", "moto.core.responses"):
+        names = _names(module)
+        if names.get("os") is os:
+            names["os"] = _Os()
+    if settings := sys.modules.get("moto.settings"):
+        settings.__class__ = _Settings
 
 
-def _set_min_part_size() -> None:
+def _replace_min_part_size() -> None:
     """Let multipart uploads to our servers need parts of 5 MiB, whatever ``S3_UPLOAD_PART_MIN_SIZE`` says."""
-    upload = moto.s3.models.FakeMultipart
-    theirs = vars(upload).get("complete")
-    if theirs is None:
+    upload = _names("moto.s3.models").get("FakeMultipart")
+    theirs = vars(upload).get("complete") if upload else None
+    if not isinstance(theirs, types.FunctionType):
         return
     ours = _with_globals(theirs, S3_UPLOAD_PART_MIN_SIZE=_MIN_PART_SIZE)
 
     def complete(*args: Any) -> Any:
         return (ours if _serving.get() else theirs)(*args)
 
-    setattr(upload, "complete", complete)  # noqa: B010 - not assigned: a type checker refuses that to a method
+    setattr(upload, "complete", complete)  # noqa: B010 - a type checker refuses the assignment
 
 
 def _learn_service_name() -> None:
@@ -254,7 +260,7 @@ def _learn_service_name() -> None:
 
     In a request that fails where ``AWS_PROFILE`` names no profile.
     """
-    names = vars(moto.core.utils)
+    names = _names("moto.core.utils")
     original = names.get("Session")
     learn = names.get("service_name_from_moto_package_name")
     if original is None or learn is None:
@@ -285,10 +291,10 @@ def _request_class(base: type) -> type:
     return Request
 
 
-def _with_globals(function: Any, **values: object) -> Callable[..., Any]:
+def _with_globals(function: Any, **values: object) -> Any:
     """Return a function with other values for some of its module's names."""
-    copy = types.FunctionType(
-        function.__code__, {**function.__globals__, **values}, function.__name__, function.__defaults__
-    )
+    names = {**function.__globals__, **values}
+    closure = function.__closure__
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, closure)
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
