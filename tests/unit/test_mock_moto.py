@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +26,6 @@ from lsst_lfa._mock import moto as ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MiB = 1 << 20
 
@@ -62,7 +64,7 @@ def server() -> Iterator[MockS3Server]:
 
 @pytest.mark.parametrize("authorization", [None, "Basic bm9ib2R5", "AWS4-HMAC-SHA256 nonsense"])
 def test_unsigned_requests_are_served(server: MockS3Server, authorization: str | None) -> None:
-    headers = {"Authorization": authorization} if authorization else {}
+    headers: dict[str, Any] = {"Authorization": authorization} if authorization else {}
     assert request(server, "PUT", "/bucket/key", b"data", **headers)[0] == 200
     assert request(server, "GET", "/bucket/key", **headers) == (200, b"data")
     assert request(server, "HEAD", "/bucket/key", **headers) == (200, b"")
@@ -93,10 +95,10 @@ def test_moto_in_the_same_process_has_its_own_buckets(server: MockS3Server) -> N
         client = boto3.client("s3", region_name="us-east-1")
         client.create_bucket(Bucket="bucket")
         client.put_object(Bucket="bucket", Key="key", Body=b"theirs")
-        assert get_backend("s3").bucket_accounts["bucket"][1] == "123456789012"
+        assert models.s3_backends.bucket_accounts["bucket"][1] == "123456789012"
         client.delete_object(Bucket="bucket", Key="key")
         client.delete_bucket(Bucket="bucket")
-        assert "bucket" not in get_backend("s3").bucket_accounts
+        assert "bucket" not in models.s3_backends.bucket_accounts
         assert request(server, "HEAD", "/bucket")[0] == 200
 
 
@@ -131,6 +133,42 @@ with MockS3Server() as server, mock_aws():
     assert client.list_objects_v2(Bucket="bucket", MaxKeys=1)["Contents"][0]["Size"] == 10
 """
     run("-c", code, S3_UPLOAD_PART_MIN_SIZE="1", MOTO_ACCOUNT_ID="111122223333")
+
+
+# What is left
+
+
+def test_stopped_server_leaves_nothing_in_memory_or_on_disk() -> None:
+    with MockS3Server() as server:
+        server.create_bucket("bucket")
+        (storage,) = ours._open
+        before = open_files()
+        for _ in range(2):
+            request(server, "PUT", "/bucket/a", bytes(6 * MiB))
+        upload = re.search(rb"(?<=<UploadId>)\w+", request(server, "POST", "/bucket/b?uploads")[1])
+        assert upload
+        part = f"/bucket/b?partNumber=1&uploadId={upload[0].decode()}"
+        assert request(server, "PUT", part, bytes(6 * MiB))[0] == 200
+        assert open_files() > before
+        assert instances(storage.account_id) >= {"FakeBucket", "FakeKey", "FakeMultipart"}
+    assert not instances(storage.account_id)
+    assert open_files() < before
+    for service in ("s3", "iam"):
+        assert storage.account_id not in get_backend(service)
+    assert "bucket" not in models.s3_backends.bucket_accounts
+    assert not ours._open
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def instances(account_id: str) -> set[str]:
+    models_of_moto = [value for value in vars(models).values() if isinstance(value, type)]
+    listed = itertools.chain(*(getattr(model, "instances_tracked", ()) for model in models_of_moto))
+    listed_before = itertools.chain(*(getattr(model, "instances", ()) for model in models_of_moto))
+    mine = [one for one in (*listed, *listed_before) if getattr(one, "account_id", None) == account_id]
+    return {type(one).__name__ for one in mine}
 
 
 # The environment
