@@ -286,7 +286,7 @@ def _request_class(base: type) -> type:
     class Request(base):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
-            self.max_form_memory_size = None
+            self.max_form_memory_size = sys.maxsize
 
     return Request
 

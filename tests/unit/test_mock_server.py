@@ -582,7 +582,7 @@ def test_forked_child_does_not_cut_its_parents_connections() -> None:
     lines = """
 where = server.endpoint_url.removeprefix("http://").split(":")
 with socket.create_connection(where, timeout=20) as connection:
-    connection.sendall(b"PUT /bucket/key HTTP/1.1\\r\\nContent-Length: 4\\r\\n\\r\\nda")
+    connection.sendall(b"PUT /bucket/key HTTP/1.1\\r\\nHost: mock\\r\\nContent-Length: 4\\r\\n\\r\\nda")
     while not server._service.connections:
         pass
     fork(server.stop)
