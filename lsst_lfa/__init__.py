@@ -5,12 +5,12 @@ from __future__ import annotations
 from . import errors
 from ._bucket import AsyncS3Bucket
 from ._download_url import download_url
+from ._mock.server import MockS3Server
 from ._session import S3Session
 from ._transfer.config import TransferConfig
 from ._transfer.responses import ObjectInfo
 from ._transfer.sources import Uploadable
 from .errors import LfaError
-from .mock import MockS3Server
 
 __all__ = [
     "AsyncS3Bucket",

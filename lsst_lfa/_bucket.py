@@ -13,6 +13,7 @@ from . import _urls, fits, naming
 from ._client.boto3_resource import service_resource
 from ._client.loop_client import SharedClient
 from ._client.settings import Settings
+from ._mock.server import MockS3Server
 from ._transfer import operations
 from ._transfer.attempts import transfer
 from ._transfer.concurrency import in_thread
@@ -26,7 +27,6 @@ from ._transfer.sinks import FileSink, MemorySink
 from ._transfer.sources import open_source
 from ._transfer.upload import upload
 from .errors import KeyNotFoundError
-from .mock import MockS3Server
 
 if TYPE_CHECKING:
     import io

@@ -18,7 +18,7 @@ from ._bucket import S3Bucket
 if TYPE_CHECKING:
     from astropy.time import Time
 
-    from .mock import MockS3Server
+    from ._mock.server import MockS3Server
 
 __all__ = ["AsyncS3Bucket"]
 

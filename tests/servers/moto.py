@@ -15,7 +15,7 @@ __all__ = ["MotoServer"]
 
 
 class MotoServer(S3Server):
-    """`lsst_lfa.mock.MockS3Server`: in this process, at once, and lenient where the real ones are strict.
+    """`lsst_lfa.MockS3Server`: in this process, at once, and lenient where the real ones are strict.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class MotoServer(S3Server):
 
     def _serve(self) -> None:
         # Imported here: tests against a real server need no mock, which takes half a second to import.
-        from lsst_lfa.mock import MockS3Server
+        from lsst_lfa import MockS3Server
 
         server = self._running.enter_context(MockS3Server())
         self.endpoint_url = server.endpoint_url

@@ -20,7 +20,9 @@ def _nothing_blocks() -> Iterator[None]:
     with blockbuster_ctx("lsst_lfa") as blockbuster:
         for function in blockbuster.functions.values():
             # Synchronous by contract: the mock behind `domock`, and boto3's resource.
-            function.can_block_in("lsst_lfa/mock.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"})
+            function.can_block_in(
+                "lsst_lfa/_mock/server.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"}
+            )
             function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"service_resource"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})

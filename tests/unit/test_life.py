@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import ssl
 import subprocess
 import sys
 import textwrap
@@ -18,9 +17,9 @@ from typing import Any
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
-from lsst_lfa._transfer.plan import MIN_PART_SIZE
 from lsst_lfa._client.settings import _data_loader
 from lsst_lfa._transfer.failures import RequestInfo
+from lsst_lfa._transfer.plan import MIN_PART_SIZE
 
 SMALL_PARTS = TransferConfig(part_size=MIN_PART_SIZE, multipart_threshold=MIN_PART_SIZE, range_size=MIN_PART_SIZE)
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}

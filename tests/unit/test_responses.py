@@ -25,7 +25,7 @@ def parse(status: int, **headers: str) -> tuple[object, int | None, bool]:
         "items 0-1/2",
         f"bytes 0-9/{10**18}",
         f"bytes 0-9/{10**30}",
-        "bytes ٠-١/٢",
+        "bytes \u0660-\u0661/\u0662",
         "bytes 0-9/10 ",
     ],
 )
@@ -71,7 +71,7 @@ def test_the_etag_of_what_is_encrypted_with_another_key_is_no_digest(headers: di
     assert parse_range_headers(206, CIMultiDict(headers)).digest is digest
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Foo 2026 99:99:99 GMT", "٣", "0" * 5000])
+@pytest.mark.parametrize("date", ["", "yesterday", "Thu, 99 Foo 2026 99:99:99 GMT", "\u0663", "0" * 5000])
 def test_a_date_that_cannot_be_read_is_taken_from_our_own_clock(date: str) -> None:
     before = datetime.now(UTC)
     found = server_time({"ResponseMetadata": {"HTTPHeaders": {"date": date}}})

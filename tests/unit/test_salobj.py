@@ -24,8 +24,7 @@ from astropy.time import Time
 from botocore.exceptions import BotoCoreError, ClientError
 
 import lsst_lfa
-from lsst_lfa import salobj
-from lsst_lfa.mock import MockS3Server
+from lsst_lfa import MockS3Server, salobj
 from lsst_lfa.salobj import AsyncS3Bucket
 
 if TYPE_CHECKING:
