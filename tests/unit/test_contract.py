@@ -388,7 +388,7 @@ async def test_text_is_refused_before_anything_is_sent(bucket: AsyncS3Bucket, tm
             ):
                 for source in sources:
                     with pytest.raises(TypeError, match=cure):
-                        await bucket.upload(source, "text")  # type: ignore[arg-type] - so a type checker says
+                        await bucket.upload(source, "text")  # type: ignore[arg-type]
     assert not await bucket.exists("text")
     assert await open_uploads(bucket) == []
 

@@ -1,0 +1,5 @@
+"""The verbs: each a few lines over the engines."""
+
+from .bucket import AsyncS3Bucket, S3Bucket
+
+__all__ = ["AsyncS3Bucket", "S3Bucket"]

@@ -1,0 +1,141 @@
+"""Verbs that move no data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Literal
+
+from lsst_lfa import naming
+from lsst_lfa._transfer import operations
+from lsst_lfa.errors import KeyNotFoundError
+
+from .base import BucketBase
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from lsst_lfa._transfer.responses import ObjectInfo
+
+__all__ = ["MetadataVerbs"]
+
+
+class MetadataVerbs(BucketBase):
+    """Metadata."""
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Return an object's size, ETag and time, without its data.
+
+        Raises
+        ------
+        KeyNotFoundError
+            If there is no such object.
+        LfaError
+            If the service failed; see `lsst_lfa.errors`.
+        """
+        naming.check_key(key)
+        async with self._borrow("head", key) as client:
+            return await operations.head(client, key)
+
+    async def exists(self, key: str) -> bool:
+        """Return whether there is an object with this key.
+
+        Raises
+        ------
+        LfaError
+            If that cannot be known: the bucket is missing, access is denied,
+            there is no server.
+        """
+        try:
+            await self.head(key)
+        except KeyNotFoundError:
+            return False
+        return True
+
+    async def size(self, key: str) -> int:
+        """Return an object's size, in bytes; raises as `head` does."""
+        return (await self.head(key)).size
+
+    async def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
+        """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
+        token: str | None = ""
+        while token is not None:
+            async with self._borrow("list", None) as client:
+                page, token = await operations.list_page(client, prefix, token)
+            for item in page:
+                yield item
+
+    async def check(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a health check's own bound
+        """Make sure that the bucket can be reached and read, within ``timeout`` seconds.
+
+        Raises
+        ------
+        LfaError
+            What is wrong, and what helps.
+        """
+        once = replace(self._config, max_attempts=1)
+        async with self._borrow("check", None, timeout, config=once, create=False) as client:
+            await client.call("list_objects_v2", MaxKeys=1)
+
+    async def presigned_url(
+        self, key: str, *, expires: float | timedelta = 3600, method: Literal["get", "put"] = "get"
+    ) -> str:
+        """Return a URL with which anybody can fetch, or store, an object for a while.
+
+        Parameters
+        ----------
+        key : `str`
+            The object's key.
+        expires : `float` or `datetime.timedelta`
+            How long it works, in seconds; at most 7 days.
+        method : {"get", "put"}
+            What it allows.
+        """
+        naming.check_key(key)
+        seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
+        if not 0 < seconds <= 7 * 24 * 3600:
+            msg = f"expires is {expires!r}; it must be above 0 and at most 7 days"
+            raise ValueError(msg)
+        async with self._borrow("presign", key) as client:
+            return str(
+                await client.client.generate_presigned_url(
+                    f"{method}_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=seconds
+                )
+            )
+
+    async def delete(self, key: str) -> None:
+        """Delete an object; no error if there is none."""
+        naming.check_key(key)
+        async with self._borrow("delete", key) as client:
+            await client.call("delete_object", key)
+
+    async def create(self) -> None:
+        """Make the bucket; no error if it is there and ours.
+
+        Raises
+        ------
+        BucketTakenError
+            If it belongs to somebody else.
+        """
+        async with self._borrow("create", None, create=False) as client:
+            await operations.create_bucket(client)
+
+    async def abort_stale_uploads(self, older_than: float | timedelta) -> int:
+        """Abort multipart uploads that were begun long ago and never ended.
+
+        A process that was killed leaves them; their parts take up space and
+        are seen by no one.
+
+        Parameters
+        ----------
+        older_than : `float` or `datetime.timedelta`
+            Seconds since they were begun. Longer than any upload takes!
+
+        Returns
+        -------
+        count : `int`
+            Uploads aborted.
+        """
+        age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
+        async with self._borrow("abort_stale_uploads", None) as client:
+            return await operations.abort_uploads(client, age)
