@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -132,13 +131,13 @@ class _PresignedReader:
 
     def __init__(self, http: HttpSession, presigned: PresignedUrl, config: TransferConfig) -> None:
         endpoint_url, bucket, self._key = presigned.place
-        slots = asyncio.Semaphore(config.max_concurrency)
-        self._requester = Requester(
-            bucket=bucket, endpoint_url=str(endpoint_url), config=config, slots=Slots(slots, slots)
-        )
+        slots = Slots.make(config.max_concurrency)
+        self._requester = Requester(bucket=bucket, endpoint_url=str(endpoint_url), config=config, slots=slots)
         self._http = http
         self._url = presigned.url
         self.config = config
+        self.lanes = slots.down
+        self.took = slots.took
         self.request = self._requester.info("download", self._key)
 
     def attempts(self) -> Attempts:

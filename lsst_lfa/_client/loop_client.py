@@ -180,8 +180,7 @@ class _LoopClient:
                         raise
                     raise failure from error
                 self._holder = holder
-                slots = Slots(asyncio.Semaphore(settings.max_connections), asyncio.Semaphore(settings.max_connections))
-                self._opened = _Opened(client, slots, client.meta.endpoint_url)
+                self._opened = _Opened(client, Slots.make(settings.max_connections), client.meta.endpoint_url)
             return self._opened
 
     def require_done(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from lsst_lfa.errors import LfaError, TransferTimeoutError
+from lsst_lfa.errors import LfaError, TransferTimeoutError, UnavailableError
 
 from .failures import RequestInfo, translate_error
+from .lanes import Lanes
 from .responses import require_proof
 from .retry import RetryPolicy
 from .timeouts import StallTimeout
@@ -31,11 +32,30 @@ class Slots(NamedTuple):
 
     Requests are signed before they queue for a connection, where signatures
     grow stale and no time limit holds: take a slot first, then make the
-    request. Cleaning up never queues behind transfers.
+    request. Cleaning up never queues behind transfers. A request that carries
+    much data takes a lane besides, before its data are read.
     """
 
     transfers: asyncio.Semaphore
     cleanup: asyncio.Semaphore
+    up: Lanes
+    down: Lanes
+
+    @classmethod
+    def make(cls, connections: int) -> Self:
+        """Make the slots of a client with so many connections, and as many to clean up by."""
+        each = asyncio.Semaphore(connections), asyncio.Semaphore(connections)
+        return cls(*each, Lanes(connections), Lanes(connections))
+
+    def took(self, seconds: float) -> None:
+        """Note how long a request without data took."""
+        self.up.took(seconds)
+        self.down.took(seconds)
+
+    def throttled(self) -> None:
+        """Note that the server asked us to slow down."""
+        self.up.throttled()
+        self.down.throttled()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +83,7 @@ class Requester:
 
     def attempts(self, operation: str, key: str | None = None, *, extra_timeout: float = 0.0) -> Attempts:
         """Return the attempts of one request; see `Attempts`."""
-        return Attempts(self.info(operation, key), self.config, self.slots.transfers, extra_timeout)
+        return Attempts(self.info(operation, key), self.config, self.slots, extra_timeout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +115,9 @@ class BucketClient(Requester):
         if key is not None:
             params["Key"] = key
         async for attempt in self.attempts(operation, key, extra_timeout=extra_timeout):
-            async with attempt:
+            async with attempt as timeout:
                 response = await getattr(self.client, operation)(Bucket=self.bucket, **params)
+                self.slots.took(timeout.idle)
                 require_proof(self.info(operation, key), response)
         return response
 
@@ -104,8 +125,7 @@ class BucketClient(Requester):
     async def for_cleanup(self) -> AsyncIterator[BucketClient]:
         """Take a slot of those that are kept for cleaning up, for as long as the block takes."""
         async with self.slots.cleanup:
-            own = asyncio.Semaphore()
-            yield replace(self, slots=Slots(own, own))
+            yield replace(self, slots=self.slots._replace(transfers=asyncio.Semaphore()))
 
 
 @asynccontextmanager
@@ -139,9 +159,7 @@ class Attempts:
     through at once and as it is.
     """
 
-    def __init__(
-        self, request: RequestInfo, config: TransferConfig, slots: asyncio.Semaphore, extra_timeout: float
-    ) -> None:
+    def __init__(self, request: RequestInfo, config: TransferConfig, slots: Slots, extra_timeout: float) -> None:
         self._request = request
         self._config = config
         self._slots = slots
@@ -158,13 +176,15 @@ class Attempts:
         if self._delay:
             await asyncio.sleep(self._delay)
         self._delay = None
-        return _Attempt(self._slots, StallTimeout(self._config, self._extra_timeout), self._failed)
+        return _Attempt(self._slots.transfers, StallTimeout(self._config, self._extra_timeout), self._failed)
 
     def _failed(self, error: Exception, timeout: StallTimeout) -> bool:
         """Plan the next attempt; or return False, or raise, to give up."""
         failure = None if error is timeout.caller_error else translate_error(error, self._request)
         if failure is None:
             return False
+        if isinstance(failure, UnavailableError):
+            self._slots.throttled()
         self._delay = self._policy.delay_after(failure, timeout)
         if self._delay is not None:
             log.debug("%s; trying again in %.1f s", failure, self._delay)

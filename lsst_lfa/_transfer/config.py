@@ -20,27 +20,30 @@ class TransferConfig:
     Parameters
     ----------
     part_size : `int`
-        Bytes in a part of a multipart upload; 5 MiB to 5 GiB. It grows by
-        itself where the object would not fit in 10,000 parts.
+        The most bytes in a part of a multipart upload; 5 MiB to 5 GiB. Parts
+        are shorter where more of them are under way at a time (see
+        ``max_memory``), and longer where the object would not fit in 10,000.
     multipart_threshold : `int`
         Objects of up to this many bytes go up in one request, larger ones in
-        parts. At most ``max_concurrency * part_size``, since that much is held
-        in memory before the choice can be made, and at most 5 GiB, S3's limit
-        for one request.
+        parts. That much is held in memory before the choice can be made. At
+        most 5 GiB, S3's limit for one request.
     memory_part_size : `int`
         The most bytes in a part of what is already in memory: bytes, or an
         `io.BytesIO`. Such a part takes up no memory of its own, and fewer
-        requests cost less: so ``part_size`` is doubled up to this, as long as
-        two parts are left for each request under way.
+        requests cost less.
     range_size : `int`
         The most bytes that one request of a parallel download asks for. They
-        go straight to their place, so they take up no memory of their own;
-        but a stream, and the first request, asks for ``part_size`` at most.
+        go straight to their place, so they take up no memory of their own.
+        Ranges grow shorter towards the end.
     io_chunksize : `int`
         Bytes handed to the network at a time.
     max_concurrency : `int`
-        Requests that one transfer keeps under way. An upload holds at most
-        ``max_concurrency + 1`` parts in memory.
+        The most requests that one transfer keeps under way. How many it does
+        is found while it runs, by what the line rewards, and kept for the
+        session's next transfers.
+    max_memory : `int`
+        Bytes that an upload of what is not in memory already, or a stream, may
+        hold. It holds two of the shortest parts (5 MiB) at the least.
     integrity : {"sha256", "md5"}
         How bytes on their way up are protected. Their SHA-256 is part of the
         signature in any case; ``"md5"`` sends ``Content-MD5`` as well, for
@@ -78,7 +81,8 @@ class TransferConfig:
     memory_part_size: int = 32 * MiB
     range_size: int = 64 * MiB
     io_chunksize: int = MiB // 4
-    max_concurrency: int = 3
+    max_concurrency: int = 32
+    max_memory: int = 96 * MiB
     integrity: Integrity = "sha256"
     verify_etag: bool = False
     stall_timeout: float = 10.0
@@ -92,12 +96,12 @@ class TransferConfig:
     def __post_init__(self) -> None:
         self._require(MIN_PART_SIZE <= self.part_size <= MAX_PART_SIZE, "part_size", "5 MiB to 5 GiB")
         self._require(
-            0 <= self.multipart_threshold <= min(self.max_concurrency * self.part_size, MAX_PART_SIZE),
+            0 <= self.multipart_threshold <= MAX_PART_SIZE,
             "multipart_threshold",
-            "0 to max_concurrency * part_size, and at most 5 GiB",
+            "0 to 5 GiB",
         )
         self._require(1 <= self.memory_part_size <= MAX_PART_SIZE, "memory_part_size", "1 byte to 5 GiB")
-        for name in ("range_size", "io_chunksize", "max_concurrency", "min_rate", "max_attempts"):
+        for name in ("range_size", "io_chunksize", "max_concurrency", "max_memory", "min_rate", "max_attempts"):
             self._require(getattr(self, name) >= 1, name, "1 or more")
         for name in ("stall_timeout", "retry_delay", "retry_timeout", "cleanup_timeout"):
             self._require(0 < getattr(self, name) < math.inf, name, "a finite number of seconds above 0")

@@ -13,7 +13,7 @@ from lsst_lfa.errors import LfaError, ObjectChangedError
 
 from .concurrency import run_in_thread, task_group
 from .etag import check_etag
-from .plan import ByteRange, ranges
+from .plan import ByteRange, MiB, next_range
 from .response_body import ResponseBody
 from .responses import bad_response, parse_range_headers
 from .sinks import ChunkSink
@@ -27,14 +27,24 @@ if TYPE_CHECKING:
     from .attempts import Attempts, BucketClient
     from .config import TransferConfig
     from .failures import RequestInfo
+    from .lanes import Lanes
     from .progress import Progress
     from .responses import RangeHeaders
     from .sinks import FileSink, MemorySink, Sink, Writer
     from .timeouts import StallTimeout
 
+    OpenWriter = Callable[[int, int | None], Writer]
+
 __all__ = ["PinnedObject", "RangeReader", "S3RangeReader", "download", "stream", "verify"]
 
 _RANGE_NOT_SATISFIABLE = 416
+# The first range, which tells how many more there are; and the shortest, but for the last.
+_FIRST_RANGE = 8 * MiB
+_SHORT_RANGE = 4 * MiB
+# Received before it is seen whether the range was cut short meanwhile.
+_AT_ONCE = 4 * MiB
+# Seconds that a range must still take for a part of it to be asked for anew.
+_WORTH_SPLITTING = 0.5
 
 
 class RangeReader(Protocol):
@@ -47,6 +57,13 @@ class RangeReader(Protocol):
     @property
     def config(self) -> TransferConfig:
         """Limits."""
+
+    @property
+    def lanes(self) -> Lanes:
+        """What limits how many ranges are under way."""
+
+    def took(self, seconds: float) -> None:
+        """Note how long the head of a response took to come."""
 
     def attempts(self) -> Attempts:
         """Return the attempts for one range."""
@@ -74,6 +91,8 @@ class S3RangeReader:
         self._key = key
         self.request = client.info("get_object", key)
         self.config = client.config
+        self.lanes = client.slots.down
+        self.took = client.slots.took
 
     def attempts(self) -> Attempts:
         return self._client.attempts("get_object", self._key)
@@ -114,22 +133,21 @@ class PinnedObject:
         self.whole = False
         self.on_bytes = on_bytes
 
-    async def fetch(
-        self, reader: RangeReader, start: int, stop: int, open_writer: Callable[[int, int | None], Writer]
-    ) -> None:
-        """Fetch bytes ``start`` to ``stop``, or to the object's end.
 
-        What arrived is kept: a request that breaks off is resumed where it
-        stopped. ``open_writer(start, stop)`` is called when the size is known.
-        """
-        work = _Fetch(self, reader, start, stop, open_writer)
-        async for attempt in reader.attempts():
-            async with attempt as timeout:
-                await work.attempt(timeout)
+class Fetch:
+    """One range on its way down, through as many attempts as it takes.
 
+    What arrived is kept: a request that breaks off is resumed where it stopped.
 
-class _Fetch:
-    """One range on its way down, through as many attempts as it takes."""
+    Parameters
+    ----------
+    pinned, reader
+        What is fetched, and how.
+    start, stop : `int`
+        Which bytes, as far as there are so many.
+    open_writer : callable
+        Called with start and stop, when the size is known; gives the writer.
+    """
 
     def __init__(
         self,
@@ -137,7 +155,7 @@ class _Fetch:
         reader: RangeReader,
         start: int,
         stop: int,
-        open_writer: Callable[[int, int | None], Writer],
+        open_writer: OpenWriter,
     ) -> None:
         self._object = pinned
         self._reader = reader
@@ -147,11 +165,33 @@ class _Fetch:
         self._writer: Writer | None = None
         self._without_range = False
         self._skip = 0
+        self._began = asyncio.get_running_loop().time()
         self._timeout: StallTimeout
 
-    async def attempt(self, timeout: StallTimeout) -> None:  # noqa: ASYNC109 - entered by the caller
+    async def run(self) -> None:
+        """Fetch the range."""
+        async for attempt in self._reader.attempts():
+            async with attempt as timeout:
+                await self._attempt(timeout)
+
+    def seconds_left(self) -> float:
+        """Seconds that the rest will take, at the rate so far."""
+        done = self._position - self._start
+        if self._stop is None or not done:
+            return 0.0
+        return (self._stop - self._position) / done * (asyncio.get_running_loop().time() - self._began)
+
+    def give_up_half(self) -> tuple[int, int] | None:
+        """Leave the second half of what is left to somebody else; return its bounds."""
+        if self._stop is None or self._without_range or self._stop - self._position < 2 * _SHORT_RANGE:
+            return None
+        stop, self._stop = self._stop, (self._position + self._stop) // 2
+        return self._stop, stop
+
+    async def _attempt(self, timeout: StallTimeout) -> None:  # noqa: ASYNC109 - entered by the caller
         self._timeout = timeout
         response = await self._open()
+        self._reader.took(timeout.idle)
         if response is None:
             return
         headers = parse_range_headers(response.status, response.headers)
@@ -223,7 +263,7 @@ class _Fetch:
                 if not await body.readinto(scratch):
                     raise bad_response(self._reader.request, "the server sent less than before")
         while self._stop is None or self._position < self._stop:
-            with writer.get_buffer(self._position) as view:
+            with writer.get_buffer(self._position)[:_AT_ONCE] as view:
                 count = await body.readinto(view)
             with self._timeout.suspended():
                 await writer.buffer_updated(self._position)
@@ -241,6 +281,7 @@ class _Fetch:
             self._skip -= count
             return
         self._position += count
+        self._reader.lanes.moved(count)
         self._object.on_bytes(count)
 
 
@@ -286,9 +327,6 @@ async def verify(reader: RangeReader, pinned: PinnedObject, sink: MemorySink | F
 
 
 async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> None:
-    config = reader.config
-    slots = asyncio.Semaphore(config.max_concurrency)
-
     def open_sink(start: int, stop: int | None) -> Writer:
         try:
             sink.open(None if stop is None else pinned.size)
@@ -297,22 +335,66 @@ async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> N
             raise reader.request.failed(LfaError, what, "Use download_file or stream.", transient=False) from None
         return sink.writer(start, stop)
 
-    async def fetch(start: int, stop: int, open_writer: Callable[[int, int | None], Writer]) -> None:
-        try:
-            await pinned.fetch(reader, start, stop, open_writer)
-        finally:
-            slots.release()
-
     async with task_group() as group:
-        await slots.acquire()
-        first = min(config.range_size, config.part_size)
-        group.create_task(fetch(0, first, open_sink))
+        ranges = _Ranges(reader, pinned, group)
+        first = min(_FIRST_RANGE, reader.config.range_size, reader.config.part_size)
+        await ranges.start(0, first, open_sink)
         await pinned.known.wait()
-        size = first if pinned.whole else pinned.size
-        for start, stop in ranges(first, size, config.range_size, config.max_concurrency):
-            await slots.acquire()
-            group.create_task(fetch(start, stop, sink.writer))
+        position, size = first, first if pinned.whole else pinned.size
+        while position < size:
+            stop = position + ranges.length(size - position)
+            await ranges.start(position, stop, sink.writer)
+            position = stop
             await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
+        while (stop_and_start := await ranges.split_slowest()) is not None:
+            await ranges.start(*stop_and_start, sink.writer)
+
+
+class _Ranges:
+    """The ranges of one download that are under way."""
+
+    def __init__(self, reader: RangeReader, pinned: PinnedObject, group: asyncio.TaskGroup) -> None:
+        self._reader = reader
+        self._object = pinned
+        self._group = group
+        self._lanes = reader.lanes
+        self._slots = asyncio.Semaphore(reader.config.max_concurrency)
+        self._running: dict[asyncio.Task[None], Fetch] = {}
+
+    def length(self, left: int) -> int:
+        """Bytes of the next range, where so many are left."""
+        config = self._reader.config
+        width = min(self._lanes.width, config.max_concurrency)
+        return next_range(left, width, min(_SHORT_RANGE, config.range_size), config.range_size)
+
+    async def start(self, start: int, stop: int, open_writer: OpenWriter) -> None:
+        """Fetch a range in a task, as soon as there is a lane for it."""
+        await self._slots.acquire()
+        await self._lanes.acquire()
+        fetch = Fetch(self._object, self._reader, start, stop, open_writer)
+        task = self._group.create_task(fetch.run())
+        self._running[task] = fetch
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        # Not in the task: one that is cancelled at once never begins.
+        del self._running[task]
+        self._lanes.release()
+        self._slots.release()
+
+    async def split_slowest(self) -> tuple[int, int] | None:
+        """Wait for a range to end, and take half of what the slowest has left, if that is worth a request.
+
+        `None` when none is under way.
+        """
+        while self._running:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            slowest = max(self._running.values(), key=Fetch.seconds_left, default=None)
+            if slowest is not None and slowest.seconds_left() > _WORTH_SPLITTING:
+                taken = slowest.give_up_half()
+                if taken is not None:
+                    return taken
+        return None
 
 
 async def stream(
@@ -328,18 +410,22 @@ async def stream(
     async def fetch(start: int, stop: int) -> deque[bytes]:
         sink = ChunkSink()
         async with borrow() as client:
-            await pinned.fetch(S3RangeReader(client, key), start, stop, sink.writer)
+            reader = S3RangeReader(client, key)
+            async with reader.lanes:
+                await Fetch(pinned, reader, start, stop, sink.writer).run()
         return sink.chunks
 
     # Owned here: whatever ends the generator, they are cancelled and awaited.
-    step = min(config.range_size, config.part_size)
+    step = min(_FIRST_RANGE, config.range_size, config.part_size)
+    ahead = min(config.max_concurrency, max(1, config.max_memory // step - 1))
     tasks = deque([asyncio.create_task(fetch(0, step))])
     try:
         await asyncio.wait(tasks)
-        rest = ranges(step, step if pinned.whole else pinned.size, step, 1)
+        position, size = step, step if pinned.whole else pinned.size
         while tasks:
-            while len(tasks) <= config.max_concurrency and (following := next(rest, None)) is not None:
-                tasks.append(asyncio.create_task(fetch(*following)))
+            while len(tasks) <= ahead and position < size:
+                tasks.append(asyncio.create_task(fetch(position, min(position + step, size))))
+                position += step
             await asyncio.wait({tasks[0]})
             chunks = tasks.popleft().result()
             while chunks:

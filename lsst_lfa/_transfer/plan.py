@@ -49,17 +49,23 @@ def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
     return _grow(part_size, known=size is not None)
 
 
-def memory_part_size(size: int, part_size: int, most: int, together: int) -> int:
-    """Part size, in bytes, for ``size`` bytes that are in memory already.
+def even_part_size(size: int, width: int, least: int, most: int) -> int:
+    """Part size, in bytes, that gives ``width`` requests work until the end.
 
-    A part of them takes up no memory of its own, and each request costs
-    milliseconds of the event loop: so ``part_size`` is doubled, up to
-    ``most``, as long as there are two parts at least for each of ``together``
-    connections: while some are hashed, others are on their way.
+    Each gets as many parts as the others: as few as ``most`` lets them be, for
+    each request costs milliseconds of the event loop, but two where there is
+    enough for it, so that some are hashed while others are on their way. The
+    last part is as long as the others, so that their number tells the size.
     """
-    while 2 * part_size <= most and 4 * together * part_size <= size:
-        part_size *= 2
-    return part_size
+    share = -(-size // width)
+    rounds = max(min(2, share // (2 * least)), -(-share // most), 1)
+    parts = -(-size // max(least, -(-share // rounds)))
+    return max(least, -(-size // max(parts, 1)))
+
+
+def bounded_part_size(width: int, least: int, most: int, memory: int) -> int:
+    """Part size, in bytes, of which ``width``, and the next one, fit in so many bytes of memory."""
+    return max(least, min(most, memory // (width + 1)))
 
 
 def _grow(part_size: int, *, known: bool) -> Iterator[int]:
@@ -74,16 +80,10 @@ def too_large(size: int | None = None) -> str:
     return f"{what} would not fit in one S3 object (at most 5 TiB in 10,000 parts)"
 
 
-def ranges(first: int, size: int, most: int, together: int) -> Iterator[tuple[int, int]]:
-    """Cut bytes ``first`` to ``size`` into few ranges of about the same length.
+def next_range(left: int, width: int, least: int, most: int) -> int:
+    """Bytes to ask for next of so many that are left.
 
-    So many that ``together`` of them can be under way, and more where one
-    would be longer than ``most``; but none need be shorter than ``first``,
-    but for the last.
+    Half of what would keep ``width`` requests busy to the end: so ranges grow
+    shorter towards it, and all requests end at about the same time.
     """
-    left = size - first
-    if left > 0:
-        count = max(together, -(-left // most))
-        step = max(-(-left // count), min(first, most), 1)
-        for start in range(first, size, step):
-            yield start, min(start + step, size)
+    return min(left, max(least, min(most, -(-left // (2 * width)))))

@@ -12,6 +12,7 @@ from .concurrency import in_thread
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
+    from .lanes import Lanes
     from .progress import BodyProgress
     from .timeouts import StallTimeout
 
@@ -43,6 +44,8 @@ class RequestBody:
         Bytes in a slice.
     progress : `BodyProgress`
         Is told of each slice that was taken.
+    lanes : `Lanes`, optional
+        So are these.
 
     Attributes
     ----------
@@ -52,10 +55,13 @@ class RequestBody:
         For ``Content-MD5``, in Base64.
     """
 
-    def __init__(self, views: Sequence[memoryview], io_chunksize: int, progress: BodyProgress) -> None:
+    def __init__(
+        self, views: Sequence[memoryview], io_chunksize: int, progress: BodyProgress, lanes: Lanes | None = None
+    ) -> None:
         self._views = views
         self._chunksize = io_chunksize
         self._progress = progress
+        self._lanes = lanes
         self._timeout: StallTimeout | None = None
         self._position = 0
         self._size = sum(view.nbytes for view in views)
@@ -117,6 +123,8 @@ class RequestBody:
         """Note that the network took ``count`` bytes more."""
         if self._timeout is not None:
             self._timeout.made_progress(count)
+        if self._lanes is not None:
+            self._lanes.moved(count)
         self._progress.moved(count)
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from lsst_lfa.errors import KeyNotFoundError, LfaError, SourceChangedError, Uplo
 
 from .concurrency import run_in_thread, task_group, uninterrupted
 from .etag import md5_etag, multipart_etag, parts_in
-from .plan import memory_part_size, part_sizes, too_large
+from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
 from .progress import BodyProgress
 from .request_body import RequestBody
 from .responses import bad_response, etag_of, object_info, require_field, server_time
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .attempts import BucketClient
     from .config import TransferConfig
+    from .lanes import Lanes
     from .progress import Progress
     from .sources import Part, Source
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 
 # A server joins the parts when the upload is completed: seconds for each.
 _JOIN_TIMEOUT = 0.05
+# What is smaller goes up without a lane: it is over before it can crowd the line.
+_SMALL = 1024 * 1024
 # S3's times are whole seconds.
 _SECOND = timedelta(seconds=1)
 
@@ -45,15 +48,15 @@ async def upload(client: BucketClient, key: str, source: Source, progress: Progr
     fails, and whenever it is cancelled, no multipart upload stays behind; if
     the server cannot be reached to abort it, its id is logged.
     """
-    async with source, aclosing(_parts(source, client.config)) as parts:
+    async with source, aclosing(_parts(source, client.config, client.slots.up)) as parts:
         first: list[Part] = []
-        size = 0
-        async for part in parts:
+        size, known = 0, source.size or 0
+        while max(size, known) <= client.config.multipart_threshold and (part := await anext(parts, None)) is not None:
             first.append(part)
             size += _size(part)
-            if size > client.config.multipart_threshold:
-                await _Multipart(client, key, progress).upload(first, parts)
-                return
+        if max(size, known) > client.config.multipart_threshold:
+            await _Multipart(client, key, progress, in_memory=source.in_memory).upload(first, parts)
+            return
         views = [view for part in first for view in part]
         await progress.follow(_put(client, key, views, progress))
         await progress.finish()
@@ -63,13 +66,19 @@ def _size(part: Part) -> int:
     return sum(view.nbytes for view in part)
 
 
-async def _parts(source: Source, config: TransferConfig) -> AsyncGenerator[Part, None]:
+def _part_size(source: Source, config: TransferConfig, lanes: Lanes) -> int:
+    """Choose the size of parts, for as many as the line rewards."""
+    least, width = min(MIN_PART_SIZE, config.part_size), min(lanes.width, config.max_concurrency)
+    if source.in_memory:
+        return even_part_size(source.size or 0, width, least, max(config.part_size, config.memory_part_size))
+    most = bounded_part_size(width, least, config.part_size, config.max_memory)
+    return most if source.size is None else even_part_size(source.size, width, least, most)
+
+
+async def _parts(source: Source, config: TransferConfig, lanes: Lanes) -> AsyncGenerator[Part, None]:
     """Read part after part; a source must give what its size promised."""
-    part_size = config.part_size
-    if source.in_memory and source.size is not None:
-        part_size = memory_part_size(source.size, part_size, config.memory_part_size, config.max_concurrency)
     done = 0
-    for size in part_sizes(source.size, part_size):
+    for size in part_sizes(source.size, _part_size(source, config, lanes)):
         part = await source.read(size)
         done += _size(part)
         if source.size is not None and (done > source.size or (_size(part) < size and done != source.size)):
@@ -93,7 +102,7 @@ async def _send(
 ) -> str:
     """Send one body, again if need be, and return the ETag that it got."""
     config = client.config
-    body = RequestBody(views, config.io_chunksize, progress)
+    body = RequestBody(views, config.io_chunksize, progress, client.slots.up)
     await body.digest(md5=config.integrity == "md5")
     if body.md5 is not None:
         params["ContentMD5"] = body.md5
@@ -120,8 +129,10 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress) 
         began = server_time(head) - timedelta(seconds=time.monotonic() - start)
         return not _comparable(head, 0) and _is_new(head, began)
 
+    lanes = client.slots.up if _size(views) > _SMALL else None
     try:
-        await _send(client, "put_object", key, views, sent)
+        async with lanes or nullcontext():
+            await _send(client, "put_object", key, views, sent)
     except LfaError as error:
         if not await _is_there(client, key, error, is_ours):
             raise
@@ -160,8 +171,9 @@ async def _is_there(
 class _Multipart:
     """One multipart upload: created, sent, completed; or aborted."""
 
-    def __init__(self, client: BucketClient, key: str, progress: Progress) -> None:
+    def __init__(self, client: BucketClient, key: str, progress: Progress, *, in_memory: bool) -> None:
         self._client = client
+        self._in_memory = in_memory
         self._key = key
         self._progress = progress
         self._id = ""
@@ -188,37 +200,42 @@ class _Multipart:
         self._began = server_time(response)
 
     async def _send_parts(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
-        slots = asyncio.Semaphore(self._client.config.max_concurrency)
+        lanes = self._client.slots.up
+        running: set[asyncio.Task[None]] = set()
 
-        async def send(number: int, part: Part) -> None:
-            self._etags[number - 1] = await _send(
-                self._client,
-                "upload_part",
-                self._key,
-                part,
-                BodyProgress(self._progress),
-                UploadId=self._id,
-                PartNumber=number,
-            )
-            if part is not self._last:
-                # After a failure no other part is read: the error has this one in its hands.
-                part.clear()
-            slots.release()
+        def ended(task: asyncio.Task[None]) -> None:
+            # Not in the task: one that is cancelled at once never begins.
+            running.discard(task)
+            lanes.release()
 
         async with task_group() as group:
-
-            async def start(part: Part) -> None:
-                await slots.acquire()
+            while (part := first.pop(0) if first else await anext(rest, None)) is not None:
+                while len(running) >= self._most_at_once(part):
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                await lanes.acquire()
                 self._size += _size(part)
                 self._etags.append("")
                 self._last = part
-                group.create_task(send(len(self._etags), part))
+                task = group.create_task(self._send_part(len(self._etags), part))
+                running.add(task)
+                task.add_done_callback(ended)
                 await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
 
-            while first:
-                await start(first.pop(0))
-            async for part in rest:
-                await start(part)
+    def _most_at_once(self, part: Part) -> int:
+        """How many parts of this size may be under way, so that with the next one they fit in the memory allowed."""
+        config = self._client.config
+        if self._in_memory:
+            return config.max_concurrency
+        return max(1, min(config.max_concurrency, config.max_memory // max(_size(part), 1) - 1))
+
+    async def _send_part(self, number: int, part: Part) -> None:
+        progress = BodyProgress(self._progress)
+        self._etags[number - 1] = await _send(
+            self._client, "upload_part", self._key, part, progress, UploadId=self._id, PartNumber=number
+        )
+        if part is not self._last:
+            # After a failure no other part is read: the error has this one in its hands.
+            part.clear()
 
     async def _complete(self) -> None:
         client, key, operation = self._client, self._key, "complete_multipart_upload"

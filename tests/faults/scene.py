@@ -55,6 +55,7 @@ CONFIG = SmallParts(
     range_size=5 * MiB // 4,
     io_chunksize=64 * 1024,
     max_concurrency=2,
+    max_memory=4 * 5 * MiB // 4,
     stall_timeout=2,
     min_rate=256 * 1024,
     max_attempts=4,

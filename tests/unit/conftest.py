@@ -53,7 +53,12 @@ def server() -> Iterator[MockS3Server]:
 @pytest_asyncio.fixture
 async def session(server: MockS3Server) -> AsyncIterator[S3Session]:
     """Open a session on it, in which 5 MiB are large: whatever the defaults are."""
-    config = TransferConfig(part_size=MIN_PART_SIZE, multipart_threshold=MIN_PART_SIZE, range_size=MIN_PART_SIZE)
+    config = TransferConfig(
+        part_size=MIN_PART_SIZE,
+        memory_part_size=MIN_PART_SIZE,
+        multipart_threshold=MIN_PART_SIZE,
+        range_size=MIN_PART_SIZE,
+    )
     async with S3Session.for_mock(server, config) as session:
         yield session
 

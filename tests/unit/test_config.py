@@ -19,12 +19,12 @@ MiB = 1024 * 1024
         {"part_size": 6 * 1024 * MiB},
         {"memory_part_size": 6 * 1024 * MiB},
         {"memory_part_size": 0},
-        {"multipart_threshold": 65 * MiB},
         {"multipart_threshold": -1},
         {"multipart_threshold": 6 * 1024 * MiB, "part_size": 5 * 1024 * MiB},  # more than S3 takes in one request
         {"range_size": 0},
         {"io_chunksize": 0},
         {"max_concurrency": 0},
+        {"max_memory": 0},
         {"max_attempts": 0},
         {"stall_timeout": 0},
         {"retry_timeout": float("inf")},

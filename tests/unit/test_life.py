@@ -21,7 +21,12 @@ from lsst_lfa._client.settings import _data_loader
 from lsst_lfa._transfer.failures import RequestInfo
 from lsst_lfa._transfer.plan import MIN_PART_SIZE
 
-SMALL_PARTS = TransferConfig(part_size=MIN_PART_SIZE, multipart_threshold=MIN_PART_SIZE, range_size=MIN_PART_SIZE)
+SMALL_PARTS = TransferConfig(
+    part_size=MIN_PART_SIZE,
+    memory_part_size=MIN_PART_SIZE,
+    multipart_threshold=MIN_PART_SIZE,
+    range_size=MIN_PART_SIZE,
+)
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}
 
 

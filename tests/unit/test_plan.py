@@ -15,9 +15,10 @@ from lsst_lfa._transfer.plan import (
     MIN_PART_SIZE,
     MiB,
     TiB,
-    memory_part_size,
+    bounded_part_size,
+    even_part_size,
+    next_range,
     part_sizes,
-    ranges,
 )
 
 
@@ -51,36 +52,42 @@ def test_more_than_5_tib_is_refused_at_once() -> None:
 
 
 @given(
-    size=st.integers(0, 100 * 1024 * MiB),
-    part_size=st.integers(MIN_PART_SIZE, 64 * MiB),
-    most=st.integers(0, 256 * MiB),
-    together=st.integers(1, 8),
+    size=st.integers(1, 100 * 1024 * MiB),
+    width=st.integers(1, 64),
+    least=st.integers(1, 8 * MiB),
+    most=st.integers(8 * MiB, 256 * MiB),
 )
-def test_parts_in_memory_are_long_but_two_for_each_connection(
-    size: int, part_size: int, most: int, together: int
-) -> None:
-    longer = memory_part_size(size, part_size, most, together)
-    assert longer == part_size or longer <= most
-    assert longer == part_size or size >= 2 * together * longer
-    assert 2 * longer > most or size < 2 * together * 2 * longer
-
-
-@given(first=st.integers(0, 100), size=st.integers(0, 1000), most=st.integers(1, 100), together=st.integers(1, 8))
-def test_ranges_cover_everything_once(first: int, size: int, most: int, together: int) -> None:
-    found = list(ranges(first, size, most, together))
-    assert list(itertools.chain.from_iterable(range(*each) for each in found)) == list(range(first, size))
-    assert all(stop - start <= most for start, stop in found)
+def test_parts_in_memory_give_every_request_as_many(size: int, width: int, least: int, most: int) -> None:
+    part_size = even_part_size(size, width, least, most)
+    assert least <= part_size <= most
+    parts = -(-size // part_size)
+    assert part_size in (least, -(-size // parts)), "so that the number of parts tells their size"
+    assert part_size == least or parts <= width * max(2, -(-size // (width * most)) + 1)
 
 
 @pytest.mark.parametrize(
-    ("size", "lengths"),
+    ("size", "width", "part_size"),
     [
-        (10, []),
-        (30, [10, 10]),  # none shorter than the first
-        (90, [20, 20, 20, 20]),  # all under way together
-        (410, [50] * 8),  # none longer than the most
-        (411, [45] * 8 + [41]),
+        (20, 3, 7),  # as many as there are requests
+        (60, 3, 10),  # two each, where there is enough for it
+        (600, 3, 29),  # none longer than the most
+        (20, 16, 5),  # none shorter than the least
     ],
 )
-def test_ranges_are_few_and_about_the_same(size: int, lengths: list[int]) -> None:
-    assert [stop - start for start, stop in ranges(10, size, 50, 4)] == lengths
+def test_parts_in_memory(size: int, width: int, part_size: int) -> None:
+    assert even_part_size(size, width, 5, 32) == part_size
+
+
+@pytest.mark.parametrize(("width", "part_size"), [(1, 16), (3, 16), (10, 8), (30, 5)])
+def test_parts_on_their_way_fit_in_the_memory_allowed_with_the_next_one(width: int, part_size: int) -> None:
+    assert bounded_part_size(width, 5, 16, 96) == part_size
+
+
+@given(size=st.integers(1, 10_000), width=st.integers(1, 8), least=st.integers(1, 10), most=st.integers(10, 100))
+def test_ranges_cover_everything_and_grow_shorter(size: int, width: int, least: int, most: int) -> None:
+    lengths = []
+    while left := size - sum(lengths):
+        lengths.append(next_range(left, width, least, most))
+    assert lengths == sorted(lengths, reverse=True)
+    assert all(0 < length <= most for length in lengths)
+    assert all(length >= least for length in lengths[:-1])

@@ -28,7 +28,9 @@ from lsst_lfa._transfer.sources import open_source
 MiB = 1024 * 1024
 PART = 5 * MiB
 THRESHOLD = 6 * MiB
-CONFIG = TransferConfig(part_size=PART, multipart_threshold=THRESHOLD, range_size=4 * MiB + 1, max_concurrency=3)
+CONFIG = TransferConfig(
+    part_size=PART, memory_part_size=PART, multipart_threshold=THRESHOLD, range_size=4 * MiB + 1, max_concurrency=3
+)
 SIZES = sorted({0, 1, THRESHOLD - 1, THRESHOLD, THRESHOLD + 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 1})
 DATA = os.urandom(max(SIZES))
 

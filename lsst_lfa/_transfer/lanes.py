@@ -1,0 +1,138 @@
+"""Lanes: how many requests that carry data are under way on a client, each way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from .tuning import Sample, Tuning, decide, initial
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Lanes"]
+
+# A decision needs so many seconds of measuring, or so many small requests' worth.
+_LEAST = 0.2
+_LATENCIES = 3.0
+# Before a small request was timed, the line is taken for a short one.
+_UNKNOWN = 0.003
+
+
+class Lanes:
+    """A semaphore whose size follows what the line rewards; see `tuning`.
+
+    First come, first served: transfers that run at the same time share it.
+
+    Parameters
+    ----------
+    ceiling : `int`
+        The most requests under way, whatever the line would reward.
+    """
+
+    def __init__(self, ceiling: int) -> None:
+        self._ceiling = ceiling
+        self._loop = asyncio.get_running_loop()
+        self._latency = _UNKNOWN
+        self._tuning: Tuning | None = None
+        self._busy = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._throttled = False
+        self._noted = self._loop.time()
+        self._restart()
+
+    @property
+    def width(self) -> int:
+        """How many requests may be under way now."""
+        return self._current().target
+
+    def _current(self) -> Tuning:
+        if self._tuning is None:
+            self._tuning = initial(self._latency, self._ceiling)
+        return self._tuning
+
+    def took(self, seconds: float) -> None:
+        """Note how long a small request took, or the head of a response to come."""
+        if self._tuning is None and self._latency in (_UNKNOWN, max(self._latency, seconds)):
+            self._latency = seconds
+
+    def throttled(self) -> None:
+        """Note that the server asked us to slow down."""
+        self._throttled = True
+        self._decide()
+
+    def moved(self, count: int) -> None:
+        """Note that ``count`` bytes moved."""
+        self._moved += count
+        if self._loop.time() >= self._due:
+            self._decide()
+
+    async def acquire(self) -> None:
+        """Wait for a lane."""
+        if self._busy < self.width and not self._waiting:
+            self._take(1)
+            return
+        turn = self._loop.create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except BaseException:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            else:
+                with suppress(ValueError):
+                    self._waiting.remove(turn)
+            raise
+
+    def release(self) -> None:
+        """Give a lane back."""
+        self._take(-1)
+        self._wake()
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def _wake(self) -> None:
+        while self._waiting and self._busy < self.width:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                self._take(1)
+                turn.set_result(None)
+
+    def _take(self, count: int) -> None:
+        now = self._loop.time()
+        if not self._busy:  # nothing was under way: that time says nothing of the line
+            self._restart()
+        self._lane_seconds += self._busy * (now - self._noted)
+        self._noted = now
+        self._busy += count
+
+    def _restart(self) -> None:
+        """Measure from now on."""
+        self._moved = 0
+        self._lane_seconds = 0.0
+        self._start = self._noted = self._loop.time()
+        self._due = self._start + max(_LEAST, _LATENCIES * self._latency)
+
+    def _decide(self) -> None:
+        self._take(0)
+        now = self._loop.time()
+        seconds = now - self._start
+        before = self._current()
+        if seconds > 0:
+            sample = Sample(now, self._moved / seconds, self._lane_seconds / seconds, self._throttled)
+            self._tuning = decide(before, sample, self._ceiling)
+        self._throttled = False
+        self._restart()
+        if self._current().target != before.target:
+            # What was just begun or ended is not at its rate yet.
+            self._start += self._latency
+            self._due += self._latency
+        self._wake()

@@ -1,0 +1,131 @@
+"""How many requests a line rewards: a pure decision over what was measured.
+
+A request over a line with a delay, or with a limit for each connection, leaves
+most of the line idle, and more of them at a time help. Where the total is
+limited, or the processor is, more of them only cost memory and turns of the
+event loop. Which is which only trying tells: so now and then one more step is
+tried, and kept if the rate grows by at least half of what it should.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["Sample", "Tuning", "decide", "initial"]
+
+# Requests to begin with, by the seconds that a small request takes at the least.
+_BEGIN = ((0.100, 32), (0.030, 16), (0.006, 8), (0.0, 3))
+# What is tried must bring this part of what it promises, to be kept.
+_WORTH = 0.5
+# Fewer requests are kept if they bring this part of the rate.
+_AS_GOOD = 0.95
+# A rate that differs by more than this, with as many requests as before, is another line's.
+_CHANGED = 0.35
+_FIRST_HOLD = 2.0
+_LONGEST_HOLD = 32.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was measured since the last decision.
+
+    Attributes
+    ----------
+    time : `float`
+        When, in seconds of the event loop.
+    rate : `float`
+        Bytes per second, of all requests together.
+    busy : `float`
+        How many requests were under way, on average.
+    throttled : `bool`
+        Whether the server asked us to slow down.
+    """
+
+    time: float
+    rate: float
+    busy: float
+    throttled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was decided, and what is known.
+
+    Attributes
+    ----------
+    target : `int`
+        Requests that may be under way.
+    known : `int`
+        Requests whose rate is known to be worth it.
+    rate : `float`
+        Bytes per second that they bring; 0 if that is not known yet.
+    hold : `float`
+        Seconds until something is tried again.
+    next_try : `float`
+        When that is, in seconds of the event loop.
+    fewer : `bool`
+        Whether fewer requests are to be tried the next time, not more.
+    """
+
+    target: int
+    known: int
+    rate: float = 0.0
+    hold: float = _FIRST_HOLD
+    next_try: float = 0.0
+    fewer: bool = False
+
+
+def initial(latency: float, ceiling: int) -> Tuning:
+    """Decide how many requests to begin with, from the seconds that a small one takes."""
+    target = next(count for least, count in _BEGIN if latency >= least)
+    return Tuning(min(target, ceiling), min(target, ceiling))
+
+
+def decide(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
+    """Decide how many requests may be under way from now on."""
+    if sample.throttled:
+        target = max(1, tuning.target // 2)
+        return Tuning(target, target, hold=tuning.hold, next_try=sample.time + tuning.hold)
+    if sample.busy < 0.75 * tuning.target:
+        # It is not the number that limits: nothing can be learnt.
+        return replace(tuning, target=tuning.known)
+    if tuning.target > tuning.known:
+        return _judge_more(tuning, sample, ceiling)
+    if tuning.target < tuning.known:
+        return _judge_fewer(tuning, sample)
+    return _watch(tuning, sample, ceiling)
+
+
+def _watch(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
+    """Go on as before, or try something."""
+    changed = tuning.rate > 0 and abs(sample.rate / tuning.rate - 1) > _CHANGED
+    if changed or not tuning.rate:
+        tuning = replace(tuning, rate=sample.rate, hold=_FIRST_HOLD, next_try=sample.time, fewer=False)
+    else:
+        tuning = replace(tuning, rate=(3 * tuning.rate + sample.rate) / 4)
+    if sample.time < tuning.next_try:
+        return tuning
+    if tuning.fewer or tuning.known >= ceiling:
+        return replace(tuning, target=max(1, (3 * tuning.known) // 4))
+    return replace(tuning, target=min(2 * tuning.known, ceiling))
+
+
+def _judge_more(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
+    promised = tuning.target / tuning.known - 1
+    if sample.rate < tuning.rate * (1 + _WORTH * promised):
+        return _give_up(tuning, sample, fewer=True)
+    more = min(2 * tuning.target, ceiling)
+    return Tuning(more, tuning.target, sample.rate, _FIRST_HOLD, sample.time + _FIRST_HOLD)
+
+
+def _judge_fewer(tuning: Tuning, sample: Sample) -> Tuning:
+    if sample.rate < _AS_GOOD * tuning.rate:
+        return _give_up(tuning, sample, fewer=False)
+    fewer = max(1, (3 * tuning.target) // 4)
+    return replace(tuning, target=fewer, known=tuning.target, rate=max(sample.rate, tuning.rate * _AS_GOOD))
+
+
+def _give_up(tuning: Tuning, sample: Sample, *, fewer: bool) -> Tuning:
+    """Go back to what is known to be worth it, and try the other direction the next time, later."""
+    hold = min(2 * tuning.hold, _LONGEST_HOLD)
+    return replace(tuning, target=tuning.known, hold=hold, next_try=sample.time + tuning.hold, fewer=fewer)
