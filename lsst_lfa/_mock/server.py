@@ -234,11 +234,10 @@ class _Service:
         _services.discard(self)
 
     def stop(self) -> None:
-        if self.inherited:
-            return
         self.stopping = True
         # Where the system can do this, it refuses connections and wakes the
-        # thread at once; elsewhere the thread sees the mark soon.
+        # thread at once; elsewhere the thread sees the mark soon. A forked
+        # child's sockets are closed already: nothing happens.
         with suppress(OSError):
             self.server.socket.shutdown(socket.SHUT_RDWR)
         for connection in self.connections.copy():

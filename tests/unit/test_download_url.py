@@ -131,7 +131,7 @@ async def test_sent_to_the_letter_and_unsigned(monkeypatch: pytest.MonkeyPatch) 
         result = await download_url(f"{server.endpoint_url}{target}")
         assert result.getvalue() == data
         assert {seen.target for seen in server.seen} == {target}
-        assert len(server.seen) == 4
+        assert len(server.seen) > 1
         for seen in server.seen:
             assert not [name for name in seen.headers if name.startswith("x-amz") or name == "authorization"]
             assert "CANARY" not in str(seen.headers)

@@ -361,8 +361,8 @@ async def test_cancelled_start_leaves_no_server() -> None:
         await task
     assert not server.running
     await asyncio.sleep(0.2)  # for the thread that was starting it
-    total_timeout = time.monotonic() + 5
-    while mock_threads() - others and time.monotonic() < total_timeout:
+    deadline = time.monotonic() + 5
+    while mock_threads() - others and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
     assert mock_threads() <= others
 
