@@ -136,8 +136,7 @@ class _PresignedReader:
         self._http = http
         self._url = presigned.url
         self.config = config
-        self.lanes = slots.down
-        self.took = slots.took
+        self.slots = slots
         self.request = self._requester.info("download", self._key)
 
     def attempts(self) -> Attempts:

@@ -51,6 +51,9 @@ class S3Session:
         Connections that all transfers share.
     connect_timeout : `float`, optional
         Seconds to wait for a connection.
+    max_rate : `float`, optional
+        Bytes per second, both ways together, that all transfers share; `None`
+        is no limit.
     config : `TransferConfig`, optional
         How this session's buckets carry out transfers.
 
@@ -76,8 +79,9 @@ class S3Session:
         session_token: str | None = None,
         region: str | None = None,
         verify: bool | str | Path | None = None,
-        max_connections: int = 32,
+        max_connections: int = 128,
         connect_timeout: float = 3.0,
+        max_rate: float | None = None,
         config: TransferConfig | None = None,
     ) -> None:
         if (access_key_id is None) != (secret_access_key is None):
@@ -88,6 +92,9 @@ class S3Session:
             raise ValueError(msg)
         if not 0 < connect_timeout < float("inf"):
             msg = f"connect_timeout is {connect_timeout!r}; it must be a finite number of seconds above 0"
+            raise ValueError(msg)
+        if max_rate is not None and not 0 < max_rate < float("inf"):
+            msg = f"max_rate is {max_rate!r}; it must be a finite number of bytes per second above 0, or None"
             raise ValueError(msg)
         endpoint_url = os.environ.get("S3_ENDPOINT_URL") if endpoint_url is None else endpoint_url
         settings = Settings(
@@ -100,6 +107,7 @@ class S3Session:
             verify=verify if verify is None or isinstance(verify, bool) else str(verify),
             max_connections=max_connections,
             connect_timeout=connect_timeout,
+            max_rate=max_rate,
         )
         if verify is False:
             log.warning("verify=False: any server that responds as %s is trusted", settings.endpoint_url or "AWS")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import weakref
 from contextlib import asynccontextmanager, suppress
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 __all__ = ["SharedClient"]
+
+log = logging.getLogger(__name__)
 
 
 class SharedClient:
@@ -45,6 +48,7 @@ class SharedClient:
         self.closings = 0
         self._client: _LoopClient | None = None
         self._opened_endpoint_url: str | None = None
+        self._warned = False
 
     @property
     def endpoint_url(self) -> str | None:
@@ -76,6 +80,7 @@ class SharedClient:
         """
         if closings not in (None, self.closings):
             raise ClosedError(self._closed())
+        self._warn(config)
         client = self._client_here()
         opened = await client.open(self.settings, what)
         self._opened_endpoint_url = opened.endpoint_url
@@ -98,6 +103,14 @@ class SharedClient:
             raise ClosedError(self._closed()) from None
         finally:
             client.left_by(scope)
+
+    def _warn(self, config: TransferConfig) -> None:
+        if config.integrity == "unsigned" and (self.endpoint_url or "").startswith("http:") and not self._warned:
+            self._warned = True
+            log.warning(
+                'integrity="unsigned" over http: nothing but TCP\'s checksum protects what goes to %s',
+                self.endpoint_url,
+            )
 
     def _closed(self) -> str:
         return f"the client of {self.endpoint_url or 'AWS'} was closed while a transfer was under way"
@@ -180,7 +193,9 @@ class _LoopClient:
                         raise
                     raise failure from error
                 self._holder = holder
-                self._opened = _Opened(client, Slots.make(settings.max_connections), client.meta.endpoint_url)
+                self._opened = _Opened(
+                    client, Slots.make(settings.max_connections, settings.max_rate), client.meta.endpoint_url
+                )
             return self._opened
 
     def require_done(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -43,8 +43,9 @@ class Settings:
     region: str | None = None
     verify: bool | str | None = None
     trust_env: bool = True
-    max_connections: int = 32
+    max_connections: int = 128
     connect_timeout: float = 3.0
+    max_rate: float | None = None
 
     def __repr__(self) -> str:
         return f"Settings(endpoint_url={self.endpoint_url!r}, profile={self.profile!r})"

@@ -12,6 +12,7 @@ from lsst_lfa.errors import LfaError, TransferTimeoutError, UnavailableError
 
 from .failures import RequestInfo, translate_error
 from .lanes import Lanes
+from .rate import RateLimiter
 from .responses import require_proof
 from .retry import RetryPolicy
 from .timeouts import StallTimeout
@@ -40,12 +41,13 @@ class Slots(NamedTuple):
     cleanup: asyncio.Semaphore
     up: Lanes
     down: Lanes
+    rate: RateLimiter
 
     @classmethod
-    def make(cls, connections: int) -> Self:
+    def make(cls, connections: int, max_rate: float | None = None) -> Self:
         """Make the slots of a client with so many connections, and as many to clean up by."""
         each = asyncio.Semaphore(connections), asyncio.Semaphore(connections)
-        return cls(*each, Lanes(connections), Lanes(connections))
+        return cls(*each, Lanes(connections), Lanes(connections), RateLimiter(max_rate))
 
     def took(self, seconds: float) -> None:
         """Note how long a request without data took."""

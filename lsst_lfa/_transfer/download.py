@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from .attempts import Attempts, BucketClient
+    from .attempts import Attempts, BucketClient, Slots
     from .config import TransferConfig
     from .failures import RequestInfo
-    from .lanes import Lanes
     from .progress import Progress
     from .responses import RangeHeaders
     from .sinks import FileSink, MemorySink, Sink, Writer
@@ -59,11 +58,8 @@ class RangeReader(Protocol):
         """Limits."""
 
     @property
-    def lanes(self) -> Lanes:
-        """What limits how many ranges are under way."""
-
-    def took(self, seconds: float) -> None:
-        """Note how long the head of a response took to come."""
+    def slots(self) -> Slots:
+        """What limits how many ranges are under way, and how fast they come."""
 
     def attempts(self) -> Attempts:
         """Return the attempts for one range."""
@@ -91,8 +87,7 @@ class S3RangeReader:
         self._key = key
         self.request = client.info("get_object", key)
         self.config = client.config
-        self.lanes = client.slots.down
-        self.took = client.slots.took
+        self.slots = client.slots
 
     def attempts(self) -> Attempts:
         return self._client.attempts("get_object", self._key)
@@ -191,7 +186,7 @@ class Fetch:
     async def _attempt(self, timeout: StallTimeout) -> None:  # noqa: ASYNC109 - entered by the caller
         self._timeout = timeout
         response = await self._open()
-        self._reader.took(timeout.idle)
+        self._reader.slots.took(timeout.idle)
         if response is None:
             return
         headers = parse_range_headers(response.status, response.headers)
@@ -258,15 +253,17 @@ class Fetch:
             raise bad_response(self._reader.request, f"the response is not the one asked for: {what}")
 
     async def _receive(self, body: ResponseBody, writer: Writer) -> None:
+        rate = self._reader.slots.rate
         while self._skip:
             with memoryview(bytearray(min(self._skip, 256 * 1024))) as scratch:
                 if not await body.readinto(scratch):
                     raise bad_response(self._reader.request, "the server sent less than before")
         while self._stop is None or self._position < self._stop:
-            with writer.get_buffer(self._position)[:_AT_ONCE] as view:
+            with writer.get_buffer(self._position)[: rate.chunk or _AT_ONCE] as view:
                 count = await body.readinto(view)
             with self._timeout.suspended():
                 await writer.buffer_updated(self._position)
+                await rate.take(count)
             if not count:
                 break
         with self._timeout.suspended():
@@ -281,7 +278,7 @@ class Fetch:
             self._skip -= count
             return
         self._position += count
-        self._reader.lanes.moved(count)
+        self._reader.slots.down.moved(count)
         self._object.on_bytes(count)
 
 
@@ -357,7 +354,7 @@ class _Ranges:
         self._reader = reader
         self._object = pinned
         self._group = group
-        self._lanes = reader.lanes
+        self._lanes = reader.slots.down
         self._slots = asyncio.Semaphore(reader.config.max_concurrency)
         self._running: dict[asyncio.Task[None], Fetch] = {}
 
@@ -365,7 +362,9 @@ class _Ranges:
         """Bytes of the next range, where so many are left."""
         config = self._reader.config
         width = min(self._lanes.width, config.max_concurrency)
-        return next_range(left, width, min(_SHORT_RANGE, config.range_size), config.range_size)
+        # Few requests at a time are enough where each is fast; and fewer of them cost less.
+        least = max(_SHORT_RANGE, min(4 * _SHORT_RANGE, 16 * _SHORT_RANGE // width))
+        return next_range(left, width, min(least, config.range_size), config.range_size)
 
     async def start(self, start: int, stop: int, open_writer: OpenWriter) -> None:
         """Fetch a range in a task, as soon as there is a lane for it."""
@@ -411,7 +410,7 @@ async def stream(
         sink = ChunkSink()
         async with borrow() as client:
             reader = S3RangeReader(client, key)
-            async with reader.lanes:
+            async with reader.slots.down:
                 await Fetch(pinned, reader, start, stop, sink.writer).run()
         return sink.chunks
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ class Lanes:
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._throttled = False
+        self._heard = -math.inf
         self._noted = self._loop.time()
         self._restart()
 
@@ -59,9 +61,11 @@ class Lanes:
             self._latency = seconds
 
     def throttled(self) -> None:
-        """Note that the server asked us to slow down."""
-        self._throttled = True
-        self._decide()
+        """Note that the server asked us to slow down; once for all requests that it tells at the same time."""
+        if self._loop.time() >= self._heard + _LEAST:
+            self._heard = self._loop.time()
+            self._throttled = True
+            self._decide()
 
     def moved(self, count: int) -> None:
         """Note that ``count`` bytes moved."""

@@ -83,7 +83,7 @@ def too_large(size: int | None = None) -> str:
 def next_range(left: int, width: int, least: int, most: int) -> int:
     """Bytes to ask for next of so many that are left.
 
-    Half of what would keep ``width`` requests busy to the end: so ranges grow
-    shorter towards it, and all requests end at about the same time.
+    A fair share for each of ``width`` requests: so ranges grow shorter towards
+    the end, and all requests end at about the same time.
     """
-    return min(left, max(least, min(most, -(-left // (2 * width)))))
+    return min(left, max(least, min(most, -(-left // width))))

@@ -12,7 +12,8 @@ from .concurrency import in_thread
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
-    from .lanes import Lanes
+    from .attempts import Slots
+    from .config import Integrity
     from .progress import BodyProgress
     from .timeouts import StallTimeout
 
@@ -20,6 +21,8 @@ __all__ = ["RequestBody"]
 
 # Below this a digest takes less time than a thread.
 _HASH_INLINE = 128 * 1024
+# https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+_UNSIGNED = "UNSIGNED-PAYLOAD"
 # Hashed at a time: between two of these a cancelled upload stops hashing.
 _HASH_BLOCK = 8 * 1024 * 1024
 
@@ -44,24 +47,26 @@ class RequestBody:
         Bytes in a slice.
     progress : `BodyProgress`
         Is told of each slice that was taken.
-    lanes : `Lanes`, optional
-        So are these.
+    slots : `Slots`, optional
+        So are their lanes; and they say how fast it may go.
 
     Attributes
     ----------
     sha256 : `str`
-        What the signature needs, in hexadecimal digits, after `digest`.
+        What the signature needs, in hexadecimal digits, or ``UNSIGNED-PAYLOAD``; after `digest`.
     md5 : `str` or `None`
         For ``Content-MD5``, in Base64.
     """
 
     def __init__(
-        self, views: Sequence[memoryview], io_chunksize: int, progress: BodyProgress, lanes: Lanes | None = None
+        self, views: Sequence[memoryview], io_chunksize: int, progress: BodyProgress, slots: Slots | None = None
     ) -> None:
         self._views = views
         self._chunksize = io_chunksize
         self._progress = progress
-        self._lanes = lanes
+        self._slots = slots
+        if slots is not None and slots.rate.chunk is not None:
+            self._chunksize = min(io_chunksize, slots.rate.chunk)
         self._timeout: StallTimeout | None = None
         self._position = 0
         self._size = sum(view.nbytes for view in views)
@@ -70,8 +75,12 @@ class RequestBody:
         self.sha256 = ""
         self.md5: str | None = None
 
-    async def digest(self, *, md5: bool) -> None:
-        """Compute ``sha256``, and ``md5`` if asked for; in a thread, unless it is quick."""
+    async def digest(self, integrity: Integrity) -> None:
+        """Compute what protects the body; in a thread, unless it is quick."""
+        md5 = integrity == "md5"
+        if integrity == "unsigned":
+            self.sha256 = _UNSIGNED
+            return
         if self._size <= _HASH_INLINE:
             self._digest(md5=md5)
             return
@@ -115,16 +124,19 @@ class RequestBody:
         self._sent = 0
         return _Slices(self._slices(), self)
 
-    def handed_over(self, count: int) -> None:
-        """Note that the network was handed ``count`` bytes more."""
+    async def hand_over(self, count: int) -> None:
+        """Wait until the network may have ``count`` bytes more, which it gets then."""
+        if self._slots is not None and self._timeout is not None and self._slots.rate.chunk is not None:
+            with self._timeout.suspended():
+                await self._slots.rate.take(count)
         self._sent += count
 
     def taken(self, count: int) -> None:
         """Note that the network took ``count`` bytes more."""
         if self._timeout is not None:
             self._timeout.made_progress(count)
-        if self._lanes is not None:
-            self._lanes.moved(count)
+        if self._slots is not None:
+            self._slots.up.moved(count)
         self._progress.moved(count)
 
     def __len__(self) -> int:
@@ -175,5 +187,5 @@ class _Slices:
         if piece is None:
             raise StopAsyncIteration
         self._handed = len(piece)
-        self._body.handed_over(len(piece))
+        await self._body.hand_over(len(piece))
         return piece

@@ -37,6 +37,7 @@ class StallTimeout:
         self._start = self._last = self._loop.time()
         self._moved = 0
         self._kept = 0
+        self._over = False
         self.caller_error: BaseException | None = None
         """What was raised in `suspended`: the caller's own error, and not the server's."""
 
@@ -76,6 +77,8 @@ class StallTimeout:
 
         One timer for many chunks: to move it with each would cost more than noting the time.
         """
+        if self._over:
+            return
         limit = self._limit + min(self._last, self._start + self._moved / self._min_rate)
         if limit <= self._loop.time():
             self._scope.reschedule(limit)
@@ -91,5 +94,6 @@ class StallTimeout:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._over = True
         self._timer.cancel()
         await self._scope.__aexit__(kind, error, trace)

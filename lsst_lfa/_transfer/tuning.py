@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 __all__ = ["Sample", "Tuning", "decide", "initial"]
 
 # Requests to begin with, by the seconds that a small request takes at the least.
-_BEGIN = ((0.100, 32), (0.030, 16), (0.006, 8), (0.0, 3))
+_BEGIN = ((0.100, 32), (0.030, 16), (0.012, 8), (0.0, 3))
 # What is tried must bring this part of what it promises, to be kept.
 _WORTH = 0.5
 # Fewer requests are kept if they bring this part of the rate.
@@ -98,8 +98,9 @@ def decide(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
 
 def _watch(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
     """Go on as before, or try something."""
-    changed = tuning.rate > 0 and abs(sample.rate / tuning.rate - 1) > _CHANGED
-    if changed or not tuning.rate:
+    if not tuning.rate:
+        tuning = replace(tuning, rate=sample.rate)
+    elif abs(sample.rate / tuning.rate - 1) > _CHANGED:
         tuning = replace(tuning, rate=sample.rate, hold=_FIRST_HOLD, next_try=sample.time, fewer=False)
     else:
         tuning = replace(tuning, rate=(3 * tuning.rate + sample.rate) / 4)

@@ -102,8 +102,8 @@ async def _send(
 ) -> str:
     """Send one body, again if need be, and return the ETag that it got."""
     config = client.config
-    body = RequestBody(views, config.io_chunksize, progress, client.slots.up)
-    await body.digest(md5=config.integrity == "md5")
+    body = RequestBody(views, config.io_chunksize, progress, client.slots)
+    await body.digest(config.integrity)
     if body.md5 is not None:
         params["ContentMD5"] = body.md5
     call = getattr(client.client, operation)

@@ -85,7 +85,7 @@ def test_parts_on_their_way_fit_in_the_memory_allowed_with_the_next_one(width: i
 
 @given(size=st.integers(1, 10_000), width=st.integers(1, 8), least=st.integers(1, 10), most=st.integers(10, 100))
 def test_ranges_cover_everything_and_grow_shorter(size: int, width: int, least: int, most: int) -> None:
-    lengths = []
+    lengths: list[int] = []
     while left := size - sum(lengths):
         lengths.append(next_range(left, width, least, most))
     assert lengths == sorted(lengths, reverse=True)
