@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from lsst_lfa import errors
-from lsst_lfa._transfer.concurrency import in_thread
+from lsst_lfa._transfer.concurrency import Turnstile, in_thread
 from lsst_lfa._transfer.failures import TransportError
 from lsst_lfa._transfer.request_body import RequestBody
 
@@ -80,6 +80,7 @@ class HttpSession:
         self._verify = verify
         self._client_cert = client_cert
         self._lock = asyncio.Lock()
+        self._turn = Turnstile()
         self._context: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
 
@@ -136,6 +137,7 @@ class HttpSession:
             if unsent or not response.content.at_eof():
                 response.close()
                 transport.abort()
+        await self._turn()
         return _Response(str(response.url), response.status, _headers(response), response, content)
 
     async def get(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:

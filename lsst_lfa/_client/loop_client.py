@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsst_lfa._transfer.attempts import BucketClient, Slots
+from lsst_lfa._transfer.concurrency import Turnstile
 from lsst_lfa._transfer.failures import translate_error
 from lsst_lfa.errors import ClosedError
 
@@ -82,6 +83,7 @@ class SharedClient:
             raise ClosedError(self._closed())
         self._warn(config)
         client = self._client_here()
+        await client.turn()
         opened = await client.open(self.settings, what)
         self._opened_endpoint_url = opened.endpoint_url
         if client.closing:
@@ -174,6 +176,7 @@ class _LoopClient:
         self.pid = os.getpid()
         self.closing = False
         self.users: set[asyncio.Timeout] = set()
+        self.turn = Turnstile()
         self._idle = asyncio.Event()
         self._lock = asyncio.Lock()
         self._opened: _Opened | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from lsst_lfa.errors import LfaError, TransferTimeoutError, UnavailableError
 
+from .concurrency import Turnstile
 from .failures import RequestInfo, translate_error
 from .lanes import Lanes
 from .rate import RateLimiter
@@ -42,12 +43,13 @@ class Slots(NamedTuple):
     up: Lanes
     down: Lanes
     rate: RateLimiter
+    turn: Turnstile
 
     @classmethod
     def make(cls, connections: int, max_rate: float | None = None) -> Self:
         """Make the slots of a client with so many connections, and as many to clean up by."""
         each = asyncio.Semaphore(connections), asyncio.Semaphore(connections)
-        return cls(*each, Lanes(connections), Lanes(connections), RateLimiter(max_rate))
+        return cls(*each, Lanes(connections), Lanes(connections), RateLimiter(max_rate), Turnstile())
 
     def took(self, seconds: float) -> None:
         """Note how long a request without data took."""
@@ -178,7 +180,7 @@ class Attempts:
         if self._delay:
             await asyncio.sleep(self._delay)
         self._delay = None
-        return _Attempt(self._slots.transfers, StallTimeout(self._config, self._extra_timeout), self._failed)
+        return _Attempt(self._slots, StallTimeout(self._config, self._extra_timeout), self._failed)
 
     def _failed(self, error: Exception, timeout: StallTimeout) -> bool:
         """Plan the next attempt; or return False, or raise, to give up."""
@@ -199,17 +201,18 @@ class Attempts:
 class _Attempt:
     """One attempt: it holds a slot, and is limited in time."""
 
-    def __init__(self, slots: asyncio.Semaphore, timeout: StallTimeout, failed: Any) -> None:
+    def __init__(self, slots: Slots, timeout: StallTimeout, failed: Any) -> None:
         self._slots = slots
         self._timeout = timeout
         self._failed = failed
 
     async def __aenter__(self) -> StallTimeout:
-        await self._slots.acquire()
+        await self._slots.transfers.acquire()
         try:
+            await self._slots.turn()
             return await self._timeout.__aenter__()
         except BaseException:
-            self._slots.release()
+            self._slots.transfers.release()
             raise
 
     async def __aexit__(
@@ -220,5 +223,5 @@ class _Attempt:
         except TimeoutError as expired:
             error = expired
         finally:
-            self._slots.release()
+            self._slots.transfers.release()
         return isinstance(error, Exception) and self._failed(error, self._timeout)

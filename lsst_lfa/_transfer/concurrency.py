@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-__all__ = ["in_thread", "run_in_thread", "task_group", "uninterrupted"]
+__all__ = ["Turnstile", "in_thread", "run_in_thread", "task_group", "uninterrupted"]
 
 T = TypeVar("T")
 
@@ -57,6 +57,21 @@ async def in_thread(
     then it is left behind: what it works on must stay valid until it ends.
     """
     return await uninterrupted(run_in_thread(function, *args, executor=executor, **kwargs), grace=_THREAD_GRACE)
+
+
+class Turnstile:
+    """Lets one task pass in each turn of the event loop.
+
+    To make a request, or to parse a response, takes a millisecond. A hundred
+    tasks that are ready at the same time would hold the loop for all of theirs.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    async def __call__(self) -> None:
+        async with self._lock:
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
