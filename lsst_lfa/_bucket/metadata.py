@@ -58,10 +58,10 @@ class MetadataVerbs(BucketBase):
 
     async def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
-        token: str | None = ""
-        while token is not None:
+        pages = operations.Pages()
+        while pages.more:
             async with self._borrow("list", None) as client:
-                page, token = await operations.list_page(client, prefix, token)
+                page = await operations.list_objects(client, prefix, pages)
             for item in page:
                 yield item
 

@@ -7,9 +7,6 @@ import base64
 import copy
 import functools
 import hashlib
-from contextlib import suppress
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
@@ -22,6 +19,7 @@ from botocore.parsers import ResponseParserError
 from lsst_lfa import errors
 from lsst_lfa._transfer.concurrency import in_thread, run_in_thread
 from lsst_lfa._transfer.failures import TransportError
+from lsst_lfa._transfer.responses import parse_time
 from lsst_lfa.naming import is_tenant
 
 from .http import HttpSession
@@ -70,7 +68,7 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     settings.configure(session)
     session.warm_up_loader_caches("s3")
     parsers = session.get_component("response_parser_factory")
-    parsers.set_parser_defaults(timestamp_parser=_parse_time)
+    parsers.set_parser_defaults(timestamp_parser=parse_time)
     session.register_component("response_parser_factory", _ParserFactory(parsers))
     # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
     config = AioConfig(http_session_cls=HttpSession, **settings.config_arguments(session) | {"read_timeout": None})
@@ -79,19 +77,6 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
         raise NoCredentialsError
     return session, arguments
-
-
-def _parse_time(text: Any) -> datetime | None:
-    """Parse a time as S3 writes it in headers or in XML: twenty times as fast as botocore, which takes any form.
-
-    `None` for what is no time: whoever needs it will miss it, and nobody else.
-    """
-    for parse in (parsedate_to_datetime, datetime.fromisoformat):
-        with suppress(TypeError, ValueError, IndexError, OverflowError):
-            time = parse(str(text))
-            if time.tzinfo is not None:
-                return time
-    return None
 
 
 @functools.cache
@@ -158,9 +143,14 @@ class _Parser:
         body = response["body"]
         try:
             if isinstance(body, bytes) and len(body) > _PARSE_INLINE:
-                return await run_in_thread(asyncio.run, self._parser.parse(response, shape))
-            return await self._parser.parse(response, shape)
+                parsed = await run_in_thread(lambda: asyncio.run(self._parser.parse(response, shape)))
+            else:
+                parsed = await self._parser.parse(response, shape)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             # Of the server's text nothing but its parsing is at work here.
             msg = f"{type(error).__name__}: {error}"
             raise ResponseParserError(msg) from error
+        if isinstance(parsed.get("Error"), dict):
+            # botocore takes each field for a text, which it is not if the server sent it twice.
+            parsed["Error"] = {name: text for name, text in parsed["Error"].items() if isinstance(text, str)}
+        return parsed

@@ -183,9 +183,10 @@ class HttpSession:
                 proxy=proxy.url if proxy else None,
                 proxy_auth=proxy.auth if proxy else None,
             )
-            if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
+            refusal = _refusal(response)
+            if refusal is not None:
                 response.close()
-                raise _redirect_refused(response)
+                raise refusal
         except BaseException:
             for transport in transports:
                 transport.abort()
@@ -287,6 +288,20 @@ def _text(value: str | bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
+    """Say why a response is of no use to anybody; `None` if it may be of use."""
+    coding = response.headers.get("Transfer-Encoding", "chunked")
+    if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
+        return _redirect_refused(response)
+    wrong = None
+    if response.status < 200:  # noqa: PLR2004
+        wrong = f"the connection was switched to another protocol (status {response.status})"
+    elif coding.strip().lower() not in {"chunked", "identity"}:
+        wrong = f"the body came in a transfer encoding that was not asked for ({coding})"
+    refusal: Exception | None = None if wrong is None else ResponseParserError(wrong)
+    return refusal
 
 
 def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from botocore.exceptions import ClientError
 from multidict import CIMultiDict
 
-from lsst_lfa.errors import LfaError, ObjectChangedError
+from lsst_lfa.errors import LfaError
 
 from .concurrency import run_in_thread, task_group
 from .etag import check_etag
+from .failures import service_error
 from .plan import ByteRange, MiB, next_range
 from .response_body import ResponseBody
 from .responses import bad_response, parse_range_headers
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     import aiohttp
+
+    from lsst_lfa.errors import ServiceError
 
     from .attempts import Attempts, BucketClient, Slots
     from .config import TransferConfig
@@ -282,13 +285,12 @@ class Fetch:
         self._object.on_bytes(count)
 
 
-def _changed(request: RequestInfo, response: aiohttp.ClientResponse) -> ObjectChangedError:
+def _changed(request: RequestInfo, response: aiohttp.ClientResponse) -> ServiceError:
     parsed: dict[str, Any] = {
-        "Error": {"Code": "PreconditionFailed"},
+        "Error": {"Code": "PreconditionFailed", "Message": "the ETag or the size is another one now"},
         "ResponseMetadata": {"HTTPStatusCode": response.status, "HTTPHeaders": dict(response.headers)},
     }
-    message = f"{request} failed: the object was replaced in the meantime. Start again."
-    return ObjectChangedError(message, parsed, "GetObject")
+    return service_error(ClientError(parsed, "GetObject"), request)
 
 
 async def download(reader: RangeReader, sink: Sink, progress: Progress) -> PinnedObject:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from socket import gaierror
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,11 +12,23 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 
 from lsst_lfa import errors
+from lsst_lfa._signatures import is_signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["ErrorRule", "RequestInfo", "TransportError", "service_error", "translate_error"]
+
+
+# Of what a server, or a library, says of a failure: more is a web page.
+_LONGEST_REASON = 500
+
+
+def one_line(text: str) -> str:
+    """Return text that others wrote as a message may show it: in one line, not too long, and nothing signed."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST_REASON]).split())
+    shown = line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
+    return "(not shown: it looks signed)" if is_signed(text) else shown
 
 
 class RequestInfo(NamedTuple):
@@ -32,7 +45,7 @@ class RequestInfo(NamedTuple):
 
     def failed(self, error: type[errors.LfaError], cause: str, hint: str = "", *, transient: bool) -> errors.LfaError:
         """Make an error that is not a response of the server's."""
-        made = error(f"{self} failed: {cause}. {hint}".rstrip())
+        made = error(f"{self} failed: {one_line(cause)}. {hint}".rstrip())
         made.transient = transient
         return made
 
@@ -226,6 +239,8 @@ _HARMLESS = frozenset(
     }
 )
 
+_SECRET_HEADER = re.compile("token|authoriz|cookie|signature|credential", re.IGNORECASE)
+
 
 def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError | None:
     """Say what an exception means.
@@ -254,19 +269,37 @@ def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError |
 
 def service_error(error: boto.ClientError, request: RequestInfo, rule: ErrorRule | None = None) -> errors.ServiceError:
     """Say what an error response means, by its code and status or by another ``rule``."""
-    response: dict[str, Any] = dict(error.response)
-    said: Mapping[str, Any] = response.get("Error") or {}
-    response["Error"] = {name: value for name, value in said.items() if name in _HARMLESS}
-    error.response = response
-    code, status = str(said.get("Code", "")), _status(response)
+    response = error.response = _without_secrets(error.response)
+    said = response["Error"]
+    code, status = one_line(said.get("Code", "")), _status(response)
     rule = rule or _RULES.get(code) or _RULES_BY_STATUS.get(status, _OTHER)
-    reason = str(said.get("Message") or "no reason given").rstrip(".")
+    reason = one_line(said.get("Message") or "no reason given").rstrip(".")
     message = " ".join(
         filter(None, (f"{request} failed: {status} {code}: {reason}.", rule.hint, _region_hint(response)))
     )
     made = rule.error(message, response, request.operation)
     made.transient = rule.transient
     return made
+
+
+def _without_secrets(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an error response without what may repeat a signature or a token, and what is not text."""
+    said, metadata = response.get("Error") or {}, response.get("ResponseMetadata") or {}
+    headers = metadata.get("HTTPHeaders", {})
+    return {
+        **response,
+        "Error": {name: text for name, text in said.items() if name in _HARMLESS and _is_harmless(text)},
+        "ResponseMetadata": {
+            **metadata,
+            "HTTPHeaders": {
+                name: text for name, text in headers.items() if not _SECRET_HEADER.search(name) and _is_harmless(text)
+            },
+        },
+    }
+
+
+def _is_harmless(text: object) -> bool:
+    return isinstance(text, str) and not is_signed(text)
 
 
 def _status(response: dict[str, Any]) -> int:

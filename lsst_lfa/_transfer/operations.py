@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from .attempts import BucketClient
+    from .failures import RequestInfo
     from .responses import ObjectInfo
 
-__all__ = ["abort_uploads", "create_bucket", "head", "list_page"]
+__all__ = ["Pages", "abort_uploads", "create_bucket", "head", "list_objects"]
 
-_NO_ADVANCE = "the listing does not advance: a page names itself as the next"
 # What a response without a body leaves open.
 _BARE_STATUSES = (400, 403, 404, 412)
 
@@ -37,18 +37,39 @@ async def head(client: BucketClient, key: str) -> ObjectInfo:
     return object_info(client.info("head_object", key), key, response)
 
 
-async def list_page(client: BucketClient, prefix: str, token: str) -> tuple[list[ObjectInfo], str | None]:
-    """Return some objects, and the token of the page after them; `None` if there is none."""
-    more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+class Pages:
+    """Where a listing has come to.
+
+    Attributes
+    ----------
+    following : `tuple` of `str`
+        What the server calls the next page; empty at the start and the end.
+    more : `bool`
+        Whether there is a next page.
+    """
+
+    def __init__(self) -> None:
+        self.following: tuple[str, ...] = ()
+        self.more = True
+        self._seen: set[tuple[str, ...]] = set()
+
+    def turn(self, request: RequestInfo, following: tuple[str, ...]) -> None:
+        """Go on to the next page; no listing comes back to a page that it has been to."""
+        if following in self._seen:
+            raise bad_response(request, "the listing runs in a circle, back to an earlier page", transient=False)
+        self._seen.add(following)
+        self.following, self.more = following, bool(following)
+
+
+async def list_objects(client: BucketClient, prefix: str, pages: Pages) -> list[ObjectInfo]:
+    """Return the objects of the next page."""
+    more: dict[str, Any] = {"ContinuationToken": pages.following[0]} if pages.following else {}
     page = await client.call("list_objects_v2", Prefix=prefix, **more)
     request = client.info("list_objects_v2")
     items = [listed_object(request, item) for item in page.get("Contents", ())]
-    if not page["IsTruncated"]:
-        return items, None
-    following = str(require_field(request, page, "NextContinuationToken", str))
-    if following == token:
-        raise bad_response(request, _NO_ADVANCE, transient=False)
-    return items, following
+    following = (require_field(request, page, "NextContinuationToken", str),) if page["IsTruncated"] else ()
+    pages.turn(request, following)
+    return items
 
 
 async def create_bucket(client: BucketClient) -> None:
@@ -85,17 +106,16 @@ async def abort_uploads(client: BucketClient, age: timedelta) -> int:
 
 async def _stale_uploads(client: BucketClient, age: timedelta) -> AsyncGenerator[tuple[str, str], None]:
     request = client.info("list_multipart_uploads")
-    more: dict[str, Any] = {}
-    while True:
+    pages = Pages()
+    while pages.more:
+        more: dict[str, Any] = dict(zip(("KeyMarker", "UploadIdMarker"), pages.following, strict=False))
         page = await client.call("list_multipart_uploads", **more)
-        limit = server_time(page) - age
+        now = server_time(page)
         for item in page.get("Uploads", ()):
-            if require_field(request, item, "Initiated", datetime) <= limit:
+            if now - require_field(request, item, "Initiated", datetime) >= age:
                 yield require_field(request, item, "Key", str), require_field(request, item, "UploadId", str)
-        if not page["IsTruncated"]:
-            return
-        marker = {"KeyMarker": require_field(request, page, "NextKeyMarker", str)}
-        marker["UploadIdMarker"] = str(page.get("NextUploadIdMarker") or "")
-        if marker == more:
-            raise bad_response(request, _NO_ADVANCE, transient=False)
-        more = marker
+        following: tuple[str, ...] = ()
+        if page["IsTruncated"]:
+            marker = page.get("NextUploadIdMarker")
+            following = require_field(request, page, "NextKeyMarker", str), marker if isinstance(marker, str) else ""
+        pages.turn(request, following)
