@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 from typing import TYPE_CHECKING, Self
 
-from .concurrency import in_thread
+from .digests import digests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -16,11 +15,6 @@ if TYPE_CHECKING:
     from .timeouts import StallTimeout
 
 __all__ = ["RequestBody"]
-
-# Below this a digest takes less time than a thread.
-_HASH_INLINE = 128 * 1024
-# Hashed at a time: between two of these a cancelled upload stops hashing.
-_HASH_BLOCK = 8 * 1024 * 1024
 
 
 class RequestBody:
@@ -60,33 +54,15 @@ class RequestBody:
         self._position = 0
         self._size = sum(view.nbytes for view in views)
         self._sent = 0
-        self._closed = False
         self.sha256 = ""
         self.md5: str | None = None
 
     async def digest(self, *, md5: bool) -> None:
-        """Compute ``sha256``, and ``md5`` if asked for; in a thread, unless it is quick."""
-        if self._size <= _HASH_INLINE:
-            self._digest(md5=md5)
-            return
-        try:
-            await in_thread(self._digest, md5=md5)
-        finally:
-            self._closed = True  # a thread that is left behind reads no further
-
-    def _digest(self, *, md5: bool) -> None:
-        sha256, content_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        for view in self._views:
-            for start in range(0, view.nbytes, _HASH_BLOCK):
-                if self._closed:
-                    return
-                with view[start : start + _HASH_BLOCK] as block:
-                    sha256.update(block)
-                    if md5:
-                        content_md5.update(block)
-        self.sha256 = sha256.hexdigest()
-        if md5:
-            self.md5 = base64.b64encode(content_md5.digest()).decode()
+        """Compute ``sha256``, and ``md5`` if asked for."""
+        sha256, *others = await digests(self._views, "sha256", *(["md5"] if md5 else []))
+        self.sha256 = sha256.hex()
+        for content_md5 in others:
+            self.md5 = base64.b64encode(content_md5).decode()
 
     def watched_by(self, timeout: StallTimeout) -> Self:
         """Tell this attempt's time limit, and no longer the last one's, of what is sent."""

@@ -26,6 +26,7 @@ __all__ = [
     "parse_range_headers",
     "require_field",
     "require_proof",
+    "server_date",
     "server_time",
 ]
 
@@ -112,14 +113,19 @@ def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
     return ObjectInfo(key, size, etag_of(item), require_field(request, item, "LastModified", datetime))
 
 
-def server_time(response: Mapping[str, Any]) -> datetime:
-    """Return the server's time, since ours may be off; ours where the server tells none."""
+def server_date(response: Mapping[str, Any]) -> datetime | None:
+    """Return the server's time; `None` where it tells none."""
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     try:
         # HTTP's dates are all UTC, whether they say so or not.
         return parsedate_to_datetime(headers["date"]).replace(tzinfo=UTC)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
-        return datetime.now(UTC)
+        return None
+
+
+def server_time(response: Mapping[str, Any]) -> datetime:
+    """Return the server's time, since ours may be off; ours where the server tells none."""
+    return server_date(response) or datetime.now(UTC)
 
 
 class RangeHeaders(NamedTuple):
