@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lsst_lfa.errors import IntegrityError, UnverifiableError
 
-from .digests import digests
+from .hashing import hash_views
 from .plan import MAX_PARTS, MiB, part_sizes
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ _USUAL = tuple(size * MiB for size in (8, 5, 16, 50, 64, 17, 10, 15, 20, 25, 32,
 
 async def md5_etag(views: Sequence[memoryview]) -> str:
     """ETag of an object that came in one request, where ETags are digests."""
-    (md5,) = await digests(views, "md5")
-    return md5.hex()
+    md5 = hashlib.md5(usedforsecurity=False)
+    await hash_views(views, md5)
+    return md5.hexdigest()
 
 
 def multipart_etag(etags: Sequence[str]) -> str | None:

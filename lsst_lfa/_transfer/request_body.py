@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 from typing import TYPE_CHECKING, Self
 
-from .digests import digests
+from .hashing import hash_views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -59,10 +60,11 @@ class RequestBody:
 
     async def digest(self, *, md5: bool) -> None:
         """Compute ``sha256``, and ``md5`` if asked for."""
-        sha256, *others = await digests(self._views, "sha256", *(["md5"] if md5 else []))
-        self.sha256 = sha256.hex()
-        for content_md5 in others:
-            self.md5 = base64.b64encode(content_md5).decode()
+        sha256, content_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        await hash_views(self._views, *([sha256, content_md5] if md5 else [sha256]))
+        self.sha256 = sha256.hexdigest()
+        if md5:
+            self.md5 = base64.b64encode(content_md5.digest()).decode()
 
     def watched_by(self, timeout: StallTimeout) -> Self:
         """Tell this attempt's time limit, and no longer the last one's, of what is sent."""
