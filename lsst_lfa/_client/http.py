@@ -112,6 +112,8 @@ class HttpSession:
         ------
         aiohttp.ClientError, TimeoutError
             If there is no connection, or it breaks.
+        botocore.parsers.ResponseParserError
+            If the response is a success that cannot be.
         TransportError
             If the response is a redirect, or a setting is wrong.
         """
@@ -130,7 +132,7 @@ class HttpSession:
                 response.connection.protocol.force_close()
             if unsent and response.status < 300:  # noqa: PLR2004
                 # Whatever it claims to have stored, it is not what was to be sent.
-                raise aiohttp.ClientPayloadError("the server reported success before it had all of the body")
+                raise ResponseParserError("it reports success before the server had all of the body")
             content = await read_body(response)
         except BaseException:
             unsent = True
