@@ -12,7 +12,7 @@ from botocore.utils import get_environ_proxies
 from multidict import CIMultiDict
 
 from . import errors
-from ._client.http import HttpSession
+from ._client.http import HttpSession, read_body
 from ._session import S3Session
 from ._transfer.attempts import Requester, Slots, transfer
 from ._transfer.config import TransferConfig
@@ -44,7 +44,6 @@ _HINTS = {
     errors.WrongSecretError: "The URL was altered or cut short, or is not for downloads: take it exactly as it was.",
 }
 _MAYBE_EXPIRED = {errors.AccessDeniedError, errors.ClockSkewError}
-_MAX_ERROR_BODY = 64 * 1024
 _CONNECT_TIMEOUT = 3.0
 
 
@@ -147,7 +146,7 @@ class _PresignedReader:
         if response.status < 300:  # noqa: PLR2004
             return response
         try:
-            body = await response.content.read(_MAX_ERROR_BODY)
+            body = await read_body(response)
         finally:
             response.close()
         raw = {"status_code": response.status, "headers": CIMultiDict(response.headers), "body": body}

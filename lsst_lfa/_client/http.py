@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["HttpSession"]
+__all__ = ["HttpSession", "read_body"]
 
 _READ_BUFFER = 256 * 1024
 # Of the body of an error no more is read; and S3 has no longer lists.
@@ -113,6 +113,8 @@ class HttpSession:
         ------
         aiohttp.ClientError, TimeoutError
             If there is no connection, or it breaks.
+        botocore.parsers.ResponseParserError
+            If the response is a success that cannot be.
         TransportError
             If the response is a redirect, or a setting is wrong.
         """
@@ -129,7 +131,10 @@ class HttpSession:
         try:
             if unsent and response.connection is not None and response.connection.protocol is not None:
                 response.connection.protocol.force_close()
-            content = await _read(response)
+            if unsent and response.status < 300:  # noqa: PLR2004
+                # Whatever it claims to have stored, it is not what was to be sent.
+                raise ResponseParserError("it reports success before the server had all of the body")
+            content = await read_body(response)
         except BaseException:
             unsent = True
             raise
@@ -262,7 +267,7 @@ class _Response:
         return self._content
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def read_body(response: aiohttp.ClientResponse) -> bytes:
     """Read a body that is short, or as much of an error's as is worth reading."""
     failed = response.status >= 300  # noqa: PLR2004
     limit = _MAX_ERROR_BODY if failed else _MAX_BODY

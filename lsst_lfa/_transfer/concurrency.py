@@ -6,14 +6,25 @@ import asyncio
 import functools
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+import queue
+import threading
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-__all__ = ["Turnstile", "in_thread", "run_in_thread", "task_group", "uninterrupted"]
+__all__ = [
+    "OwnThread",
+    "Turnstile",
+    "finish_in_thread",
+    "in_thread",
+    "run_in_thread",
+    "task_group",
+    "threads",
+    "uninterrupted",
+]
 
 T = TypeVar("T")
 
@@ -24,20 +35,55 @@ _THREAD_GRACE = 2.0
 
 
 @functools.cache
-def _threads(pid: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a forked child has none of its parent's threads
-    return ThreadPoolExecutor(_MAX_THREADS, "lsst_lfa")
+def _threads(purpose: str, pid: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a forked child has none of its parent's
+    return ThreadPoolExecutor(_MAX_THREADS, f"lsst_lfa-{purpose}")
 
 
-async def run_in_thread(
-    function: Callable[..., T], /, *args: Any, executor: ThreadPoolExecutor | None = None, **kwargs: Any
-) -> T:
-    """Call ``function`` in a thread of this package's own.
+def threads(purpose: str) -> ThreadPoolExecutor:
+    """Return the threads for one purpose: a disk that hangs must not keep others from being hashed."""
+    return _threads(purpose, os.getpid())
 
-    The event loop's default executor belongs to the user: filled with jobs
-    that wait for us, it would never get to ours. What is called must end by
-    itself; what may wait for long (a pipe) gets an ``executor`` of its own.
+
+class OwnThread(Executor):
+    """One thread, which is begun with its first job.
+
+    The interpreter does not wait for it when it exits, as it does for the
+    threads of a `ThreadPoolExecutor`: who reads a silent pipe never ends.
     """
 
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._begun = False
+
+    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+                    future.set_exception(error)
+
+        self._jobs.put(job)
+        if not self._begun:
+            self._begun = True
+            threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
+        return future
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
+        """Let the thread end after the jobs that it has; nobody waits for that."""
+        self._jobs.put(None)
+
+
+def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        job()
+        del job  # and what it gave, before the next one is awaited
+
+
+def _submit(executor: Executor | None, function: Callable[..., T], args: Any, kwargs: Any) -> Future[T]:
     def call() -> T:
         try:
             return function(*args, **kwargs)
@@ -45,18 +91,80 @@ async def run_in_thread(
             # A future cannot hold one: whoever awaits it would wait for ever.
             raise RuntimeError("StopIteration was raised in a thread") from error
 
-    return await asyncio.get_running_loop().run_in_executor(executor or _threads(os.getpid()), call)
+    return (executor or threads("work")).submit(call)
+
+
+async def run_in_thread(
+    function: Callable[..., T], /, *args: Any, executor: Executor | None = None, **kwargs: Any
+) -> T:
+    """Call ``function`` in a thread of this package's own; a cancellation does not wait for its end.
+
+    The event loop's default executor belongs to the user: filled with jobs
+    that wait for us, it would never get to ours. What is called must end by
+    itself; what may wait for long (a pipe) gets an ``executor`` of its own.
+    """
+    return await asyncio.wrap_future(_submit(executor, function, args, kwargs))
 
 
 async def in_thread(
-    function: Callable[..., T], /, *args: Any, executor: ThreadPoolExecutor | None = None, **kwargs: Any
+    function: Callable[..., T],
+    /,
+    *args: Any,
+    executor: Executor | None = None,
+    stop: Callable[[], None] = lambda: None,
+    grace: float | None = _THREAD_GRACE,
+    **kwargs: Any,
 ) -> T:
     """Call ``function`` in a thread, and wait for its end even if cancelled.
 
-    A thread cannot be stopped. After a cancellation it is given two seconds,
-    then it is left behind: what it works on must stay valid until it ends.
+    A thread cannot be stopped. After a cancellation ``stop`` is called, which
+    may ask it to end early, and it is given ``grace`` seconds; then it is left
+    behind, and what it works on must stay valid until it ends. With `None` it
+    is never left behind: it works on what is not ours, and ends soon. What no
+    thread has begun when the cancellation comes never begins.
     """
-    return await uninterrupted(run_in_thread(function, *args, executor=executor, **kwargs), grace=_THREAD_GRACE)
+    job = _submit(executor, function, args, kwargs)
+    try:
+        await _ended(job, None)
+    except asyncio.CancelledError:
+        if not job.cancel():
+            stop()
+            with suppress(asyncio.CancelledError):  # the first one counts
+                await uninterrupted(_ended(job, grace), grace=None)
+            _log_late(job)
+        raise
+    return job.result()
+
+
+async def finish_in_thread(function: Callable[..., T], /, *args: Any, executor: Executor, limit: float) -> T | None:
+    """Call ``function`` in a thread, whatever happens; after so many seconds it is left to the thread.
+
+    For the end of what holds something open: neither a cancellation nor busy
+    threads keep it from being called.
+    """
+    job = _submit(executor, function, args, {})
+    await uninterrupted(_ended(job, limit), grace=None)
+    return job.result() if job.done() else None
+
+
+async def _ended(job: Future[Any], limit: float | None) -> None:
+    """Wait for a thread's job, and leave it alone."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+
+    def tell(_: Future[Any]) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(ended.set)
+
+    job.add_done_callback(tell)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(limit):
+            await ended.wait()
+
+
+def _log_late(future: asyncio.Future[Any] | Future[Any]) -> None:
+    if future.done() and not future.cancelled() and future.exception() is not None:
+        log.debug("ended with an error after a cancellation", exc_info=future.exception())
 
 
 class Turnstile:
@@ -142,7 +250,6 @@ async def uninterrupted(work: Coroutine[Any, Any, T], *, grace: float | None) ->
                 asyncio.get_running_loop().call_later(grace, task.cancel)
             cancellation = cancellation or error
     if cancellation is not None:
-        if not task.cancelled() and task.exception() is not None:
-            log.debug("ended with an error after a cancellation", exc_info=task.exception())
+        _log_late(task)
         raise cancellation
     return task.result()

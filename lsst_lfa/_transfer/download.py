@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,7 +12,7 @@ from multidict import CIMultiDict
 
 from lsst_lfa.errors import LfaError
 
-from .concurrency import run_in_thread, task_group
+from .concurrency import in_thread, task_group
 from .etag import check_etag
 from .failures import service_error
 from .plan import ByteRange, MiB, next_range
@@ -319,10 +320,15 @@ async def verify(reader: RangeReader, pinned: PinnedObject, sink: MemorySink | F
     UnverifiableError
         If the ETag is no digest.
     """
+    stopped = threading.Event()
+
+    def read(start: int, count: int) -> bytes | memoryview:
+        return b"" if stopped.is_set() else sink.read(start, count)
+
     if reader.config.verify_etag and pinned.size:
         etag = pinned.etag if pinned.digest else ""
         what = str(reader.request._replace(operation="download"))
-        await run_in_thread(check_etag, what, etag, pinned.size, reader.config.part_size, sink.read)
+        await in_thread(check_etag, what, etag, pinned.size, reader.config.part_size, read, stop=stopped.set)
 
 
 async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> None:

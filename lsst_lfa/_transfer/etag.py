@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lsst_lfa.errors import IntegrityError, UnverifiableError
 
+from .hashing import hash_views
 from .plan import MAX_PARTS, MiB, part_sizes
 
 if TYPE_CHECKING:
@@ -25,11 +26,10 @@ _DOUBLINGS = 10
 _USUAL = tuple(size * MiB for size in (8, 5, 16, 50, 64, 17, 10, 15, 20, 25, 32, 100, 128, 256, 512, 1024))
 
 
-def md5_etag(views: Sequence[memoryview]) -> str:
+async def md5_etag(views: Sequence[memoryview]) -> str:
     """ETag of an object that came in one request, where ETags are digests."""
     md5 = hashlib.md5(usedforsecurity=False)
-    for view in views:
-        md5.update(view)
+    await hash_views(views, md5)
     return md5.hexdigest()
 
 

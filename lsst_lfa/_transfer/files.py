@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .concurrency import in_thread, run_in_thread, uninterrupted
+from .concurrency import finish_in_thread, in_thread, threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,11 +58,11 @@ class AtomicFile:
             If the folder is missing or read-only, or the destination is
             something else than a regular file.
         """
-        await in_thread(self._create)
+        await in_thread(self._create, executor=threads("disk"))
 
     async def write(self, view: memoryview, position: int) -> None:
         """Write all of ``view`` at ``position``."""
-        await in_thread(self._write, view, position)
+        await in_thread(self._write, view, position, executor=threads("disk"))
 
     def read(self, position: int, count: int) -> bytes:
         """Return bytes that were written. It blocks: call it in a thread."""
@@ -71,18 +71,24 @@ class AtomicFile:
 
     async def commit(self) -> None:
         """Put the data on the disk, then give the file its name."""
-        await in_thread(self._commit)
+        await in_thread(self._commit, executor=threads("disk"))
 
     async def discard(self) -> None:
-        """Remove the temporary file; after `commit`, just close it."""
-        await uninterrupted(run_in_thread(self._discard), grace=_DISCARD_TIMEOUT)
+        """Remove the temporary file; after `commit`, just close it.
+
+        From now on its threads do no more than end what they are at; the last
+        one removes the file, if this cannot.
+        """
+        with self._lock:
+            unused = not self._discarded and not self._users
+            self._discarded = True
+        if unused:
+            await finish_in_thread(self._remove, executor=threads("disk"), limit=_DISCARD_TIMEOUT)
 
     @contextmanager
     def _used(self) -> Iterator[int]:
         with self._lock:
-            if self._discarded:
-                msg = f"the temporary file for {self._path} was discarded"
-                raise OSError(errno.EBADF, msg)
+            self._check_wanted()
             self._users += 1
         try:
             yield self._fd
@@ -92,6 +98,11 @@ class AtomicFile:
                 last = self._discarded and not self._users
             if last:
                 self._remove()
+
+    def _check_wanted(self) -> None:
+        if self._discarded:
+            msg = f"the temporary file for {self._path} was discarded"
+            raise OSError(errno.EBADF, msg)
 
     def _create(self) -> None:
         with self._used():
@@ -132,17 +143,12 @@ class AtomicFile:
                 if not os.fstat(fd).st_nlink:
                     # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
                     os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
+                # A slow disk may let go of a thread that was left behind long ago: by now the path is others'.
+                self._check_wanted()
                 self._temporary.replace(self._path)
                 os.fsync(folder)
             finally:
                 os.close(folder)
-
-    def _discard(self) -> None:
-        with self._lock:
-            last = not self._discarded and not self._users
-            self._discarded = True
-        if last:
-            self._remove()
 
     def _remove(self) -> None:
         fd, self._fd = self._fd, -1

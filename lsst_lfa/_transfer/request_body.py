@@ -7,7 +7,7 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING, Self
 
-from .concurrency import in_thread
+from .hashing import hash_views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RequestBody"]
 
-# Below this a digest takes less time than a thread.
-_HASH_INLINE = 128 * 1024
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 _UNSIGNED = "UNSIGNED-PAYLOAD"
-# Hashed at a time: between two of these a cancelled upload stops hashing.
-_HASH_BLOCK = 8 * 1024 * 1024
 
 
 class RequestBody:
@@ -71,34 +67,17 @@ class RequestBody:
         self._position = 0
         self._size = sum(view.nbytes for view in views)
         self._sent = 0
-        self._closed = False
         self.sha256 = ""
         self.md5: str | None = None
 
     async def digest(self, integrity: Integrity) -> None:
-        """Compute what protects the body; in a thread, unless it is quick."""
-        md5 = integrity == "md5"
+        """Compute what protects the body."""
         if integrity == "unsigned":
             self.sha256 = _UNSIGNED
             return
-        if self._size <= _HASH_INLINE:
-            self._digest(md5=md5)
-            return
-        try:
-            await in_thread(self._digest, md5=md5)
-        finally:
-            self._closed = True  # a thread that is left behind reads no further
-
-    def _digest(self, *, md5: bool) -> None:
+        md5 = integrity == "md5"
         sha256, content_md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-        for view in self._views:
-            for start in range(0, view.nbytes, _HASH_BLOCK):
-                if self._closed:
-                    return
-                with view[start : start + _HASH_BLOCK] as block:
-                    sha256.update(block)
-                    if md5:
-                        content_md5.update(block)
+        await hash_views(self._views, *([sha256, content_md5] if md5 else [sha256]))
         self.sha256 = sha256.hexdigest()
         if md5:
             self.md5 = base64.b64encode(content_md5.digest()).decode()

@@ -28,6 +28,7 @@ __all__ = [
     "parse_time",
     "require_field",
     "require_proof",
+    "server_date",
     "server_time",
 ]
 
@@ -115,10 +116,15 @@ def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
     return ObjectInfo(key, size, etag_of(item), require_field(request, item, "LastModified", datetime))
 
 
+def server_date(response: Mapping[str, Any]) -> datetime | None:
+    """Return the server's time; `None` where it tells none."""
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return parse_time(headers.get("date", ""))
+
+
 def server_time(response: Mapping[str, Any]) -> datetime:
     """Return the server's time, since ours may be off; ours where the server tells none."""
-    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return parse_time(headers.get("date", "")) or datetime.now(UTC)
+    return server_date(response) or datetime.now(UTC)
 
 
 def parse_time(text: object) -> datetime | None:

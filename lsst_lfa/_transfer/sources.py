@@ -9,15 +9,15 @@ import mmap
 import os
 import stat
 from collections.abc import AsyncIterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
 
 from lsst_lfa.errors import SourceChangedError
 
-from .concurrency import in_thread
+from .concurrency import OwnThread, finish_in_thread, in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,10 +31,11 @@ __all__ = ["Source", "Uploadable", "open_source"]
 _SMALL = 64 * 1024
 # Copied in one turn of the event loop.
 _COPY = 1024 * 1024
-# Seconds that closing a file may take before it is left to its thread.
-_CLOSE_TIMEOUT = 2.0
+# Seconds that closing a file, or restoring its position, may take before it is left to its thread.
+_END_TIMEOUT = 2.0
 # Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
 _FILLING = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
+_AIOFILES = (AsyncBufferedIOBase, AsyncFileIO)
 
 Part = list[memoryview]
 
@@ -126,9 +127,13 @@ def _is_buffer(obj: Any) -> bool:
     return True
 
 
-def _flat(view: memoryview) -> memoryview:
-    """Return a view of the same bytes, in one dimension."""
-    return view.cast("B") if view.nbytes else memoryview(b"")
+def _flat(obj: Any) -> memoryview:
+    """Return a view of the bytes of a C-contiguous buffer, in one dimension.
+
+    `memoryview.cast` does not do for all of them: not for numbers in the other
+    byte order, as FITS has them, nor for records, nor for ctypes' arrays.
+    """
+    return PickleBuffer(obj).raw()
 
 
 async def _own(data: object) -> memoryview:
@@ -162,7 +167,6 @@ class _BufferSource:
     def __init__(self, obj: Any) -> None:
         self._obj = obj
         self._views: list[memoryview] = []
-        self._position = 0
         self._check()
 
     def _check(self) -> None:
@@ -172,13 +176,13 @@ class _BufferSource:
                 raise TypeError(msg)
 
     async def __aenter__(self) -> Self:
-        self._open(memoryview(self._obj))
+        self._open(self._obj, 0)
         return self
 
-    def _open(self, view: memoryview) -> None:
-        self._all = _flat(view)
-        self._views = [view, self._all]
-        self.size: int | None = self._all.nbytes
+    def _open(self, obj: Any, position: int) -> None:
+        self._all, self._position = _flat(obj), position
+        self._views.append(self._all)
+        self.size: int | None = max(self._all.nbytes - position, 0)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -201,7 +205,7 @@ class _BytesIOSource(_BufferSource):
         """Any BytesIO will do."""
 
     async def __aenter__(self) -> Self:
-        self._open(memoryview(self._obj.getvalue())[self._obj.tell() :])
+        self._open(self._obj.getvalue(), self._obj.tell())
         return self
 
     async def __aexit__(
@@ -210,6 +214,16 @@ class _BytesIOSource(_BufferSource):
         await super().__aexit__(kind, error, trace)
         if error is None and not self._obj.closed:
             self._obj.seek(0, io.SEEK_END)
+
+
+def _sync(file: Any) -> Any:
+    """Return the sync file in one of aiofiles', where it can be had.
+
+    The async one reads in the event loop's default executor, which may be full
+    of jobs that wait for us.
+    """
+    inner = getattr(file, "_file", None) if isinstance(file, _AIOFILES) else None
+    return inner if type(inner) in _FILLING else file
 
 
 class _FileSource:
@@ -223,10 +237,10 @@ class _FileSource:
     in_memory = False
 
     def __init__(self, file: Any) -> None:
-        self._file = file
-        self._fills = type(file) in _FILLING or isinstance(file, (AsyncBufferedIOBase, AsyncFileIO))
+        self._file = _sync(file)
+        self._fills = type(self._file) in _FILLING or isinstance(file, _AIOFILES)
         self._start: int | None = None
-        self._thread = ThreadPoolExecutor(1, "lsst_lfa-source")
+        self._thread = OwnThread("lsst_lfa-source")
 
     async def _call(self, name: str, *args: Any) -> Any:
         method = getattr(self._file, name)
@@ -239,7 +253,7 @@ class _FileSource:
         try:
             await self._measure()
         except BaseException:
-            self._thread.shutdown(wait=False)
+            self._thread.shutdown()
             raise
         return self
 
@@ -252,7 +266,7 @@ class _FileSource:
                 try:
                     end = await self._call("seek", 0, io.SEEK_END)
                 finally:  # also if it is cancelled here
-                    await self._call("seek", start)
+                    await self._restore(start)
             except OSError:
                 return  # a pipe that says too late that it cannot seek
             if isinstance(start, int) and isinstance(end, int):
@@ -263,9 +277,22 @@ class _FileSource:
     ) -> None:
         try:
             if error is not None and self._start is not None:
-                await self._call("seek", self._start)
+                await self._restore(self._start)
+        except Exception as failure:  # noqa: BLE001 - the file may be closed by now; what went wrong first counts
+            assert error is not None  # noqa: S101 - for the type checker
+            error.add_note(f"the source's position could not be restored: {failure!r}")
         finally:
-            self._thread.shutdown(wait=False)
+            self._thread.shutdown()
+
+    async def _restore(self, start: int) -> None:
+        """Go back to ``start``; a file that hangs does so later, and nobody waits for it."""
+        if inspect.iscoroutinefunction(self._file.seek):
+            result = self._file.seek(start)
+        else:
+            result = await finish_in_thread(self._file.seek, start, executor=self._thread, limit=_END_TIMEOUT)
+        if inspect.isawaitable(result):
+            async with asyncio.timeout(_END_TIMEOUT):
+                await result
 
     async def read(self, size: int) -> Part:
         return await self._fill(size) if self._fills else await _gather(self._next, size)
@@ -333,9 +360,9 @@ class _PathSource(_FileSource):
     async def _finish(self) -> None:
         """Close the file in its own thread, after whatever that is at: a number once closed is soon another file's."""
         try:
-            await asyncio.wait({asyncio.wrap_future(self._thread.submit(self._close))}, timeout=_CLOSE_TIMEOUT)
+            await finish_in_thread(self._close, executor=self._thread, limit=_END_TIMEOUT)
         finally:
-            self._thread.shutdown(wait=False)
+            self._thread.shutdown()
 
 
 class _IteratorSource:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from lsst_lfa.errors import KeyNotFoundError, LfaError, SourceChangedError, UploadNotFoundError
 
-from .concurrency import run_in_thread, task_group, uninterrupted
+from .concurrency import task_group, uninterrupted
 from .etag import md5_etag, multipart_etag, parts_in
 from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
 from .progress import BodyProgress
 from .request_body import RequestBody
-from .responses import bad_response, etag_of, object_info, require_field, server_time
+from .responses import bad_response, etag_of, object_info, require_field, server_date
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -124,9 +124,10 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress) 
         if head["ContentLength"] != _size(views):
             return False
         # Hashed only now: it takes a while, and is hardly ever needed.
-        if etag_of(head) == await run_in_thread(md5_etag, views):
+        if etag_of(head) == await md5_etag(views):
             return True
-        began = server_time(head) - timedelta(seconds=time.monotonic() - start)
+        now = server_date(head)
+        began = now and now - timedelta(seconds=time.monotonic() - start)
         return not _comparable(head, 0) and _is_new(head, began)
 
     lanes = client.slots.up if _size(views) > _SMALL else None
@@ -147,9 +148,9 @@ def _comparable(head: dict[str, Any], parts: int) -> bool:
     )
 
 
-def _is_new(head: dict[str, Any], began: datetime) -> bool:
-    """Whether the object that HEAD found was stored since we began, by the server's own clock."""
-    return bool(head["LastModified"] + _SECOND > began)
+def _is_new(head: dict[str, Any], began: datetime | None) -> bool:
+    """Whether the object that HEAD found was stored since we began, by the server's own clock; ours proves nothing."""
+    return began is not None and bool(head["LastModified"] + _SECOND > began)
 
 
 async def _is_there(
@@ -161,9 +162,11 @@ async def _is_there(
         return False
     with suppress(LfaError, TimeoutError):
         # A server that fails has had its time; one that responds is asked as patiently as ever.
-        async with asyncio.timeout(None if was_done else client.config.cleanup_timeout):
-            head = await client.call("head_object", key)
-            object_info(client.info("head_object", key), key, head)
+        limit = None if was_done else client.config.cleanup_timeout
+        # Not behind other transfers: the time would be over before the question was asked.
+        async with client.for_cleanup() as own, asyncio.timeout(limit):
+            head = await own.call("head_object", key)
+            object_info(own.info("head_object", key), key, head)
             return await is_ours(head)
     return False
 
@@ -177,7 +180,7 @@ class _Multipart:
         self._key = key
         self._progress = progress
         self._id = ""
-        self._began: datetime
+        self._began: datetime | None = None
         self._etags: list[str] = []
         self._size = 0
         self._last: Part = []
@@ -197,7 +200,7 @@ class _Multipart:
     async def _create(self) -> None:
         response = await self._client.call("create_multipart_upload", self._key)
         self._id = str(response["UploadId"])
-        self._began = server_time(response)
+        self._began = server_date(response)
 
     async def _send_parts(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
         lanes = self._client.slots.up
@@ -274,7 +277,7 @@ class _Multipart:
         if etag_of(head) == multipart_etag(self._etags):
             return True
         # Where the last part's ETag is no digest either, time has to do.
-        digests = self._etags[-1].strip('"') == await run_in_thread(md5_etag, self._last)
+        digests = self._etags[-1].strip('"') == await md5_etag(self._last)
         return not (digests and _comparable(head, len(self._etags))) and _is_new(head, self._began)
 
     async def _abort(self) -> None:

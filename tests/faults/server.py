@@ -18,6 +18,7 @@ from .store import MIN_PART_SIZE, Body, Store, slices
 from .wire import CHUNK, Listener
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterable, Iterator
 
     from .messages import Answer
@@ -94,7 +95,7 @@ class FaultyS3Server(Listener):
         Buckets to begin with.
     min_part_size : int, optional
         Smallest size of a part but the last, in bytes.
-    receive_buffer : int, optional
+    receive_buffer, tls : optional
         See `Listener`.
 
     Attributes
@@ -121,8 +122,9 @@ class FaultyS3Server(Listener):
         buckets: Iterable[str] = ("test",),
         min_part_size: int = MIN_PART_SIZE,
         receive_buffer: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(receive_buffer=receive_buffer)
+        super().__init__(receive_buffer=receive_buffer, tls=tls)
         self.store = Store(buckets, min_part_size)
         self.seen: list[Seen] = []
         self.current_requests = 0

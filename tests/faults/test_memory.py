@@ -1,0 +1,241 @@
+"""What the caller gave to be uploaded is the caller's own again as soon as `upload` has returned or raised."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import gc
+import hashlib
+import mmap
+import ssl
+import threading
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import trustme
+import uvloop
+
+from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
+from lsst_lfa._transfer.concurrency import in_thread
+
+from . import Action, Fault, FaultyS3Server, Reset, Silence, Status
+from .scene import BUCKET, CONFIG, KEY, MiB, descriptors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+SIZE = 6 * MiB  # more than the system takes from a client whose server does not read
+FRAME = b"A" * SIZE
+
+
+KINDS: dict[str, Callable[[], Any]] = {
+    "bytearray": lambda: bytearray(FRAME),
+    "array": lambda: array.array("d", FRAME),
+    "mmap": lambda: mmap.mmap(-1, SIZE),
+    "memoryview": lambda: memoryview(bytearray(FRAME)),
+    "numpy": lambda: np.frombuffer(bytearray(FRAME), ">i4").reshape(-1, 4),
+}
+
+
+class Owner:
+    """Has a frame in memory, and uses that memory for the next one as soon as it may."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.memory: Any = KINDS[kind]()
+        if kind == "mmap":
+            self.memory[:] = FRAME
+
+    def use_again(self) -> None:
+        """Refill it, then resize or close it, if it can be: BufferError if anybody still has a view."""
+        if self.kind == "numpy":
+            self.memory[...] = 0x42424242
+            return
+        memoryview(self.memory).cast("B")[:] = b"B" * SIZE
+        match self.kind:
+            case "bytearray":
+                self.memory.append(0)
+            case "array":
+                self.memory.append(0.0)
+            case "mmap":
+                self.memory.close()
+            case "memoryview":
+                base = self.memory.obj
+                self.memory.release()
+                base.append(0)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(params=["http", "https"])
+def tls(request: pytest.FixtureRequest, authority: trustme.CA) -> ssl.SSLContext | None:
+    if request.param == "http":
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture(params=[asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Any], None]]:
+    with asyncio.Runner(loop_factory=request.param) as runner:
+        yield runner.run
+
+
+Start = Any
+"""Makes a server and a bucket on it, with this script and this configuration."""
+
+
+@pytest.fixture
+def start(tls: ssl.SSLContext | None, authority: Any, tmp_path: Path) -> Start:
+    authorities = tmp_path / "authorities.pem"
+    authority.cert_pem.write_to_path(authorities)
+
+    @asynccontextmanager
+    async def start(*faults: Fault, config: TransferConfig) -> AsyncIterator[tuple[FaultyS3Server, AsyncS3Bucket]]:
+        server = FaultyS3Server(faults, buckets=[BUCKET], receive_buffer=64 * 1024, min_part_size=1, tls=tls)
+        keys: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret", "region": "us-east-1"}
+        async with (
+            server,
+            S3Session(endpoint_url=server.endpoint_url, verify=authorities, config=config, **keys) as session,
+        ):
+            yield server, session.bucket(BUCKET)
+
+    return start
+
+
+WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=0.2, max_attempts=2)
+PARTS = replace(CONFIG, multipart_threshold=MiB, part_size=2 * MiB, stall_timeout=0.2, max_attempts=2)
+
+
+def sockets() -> int:
+    return sum(target.startswith("socket:") for target in descriptors().values())
+
+
+PAUSE = Silence(request_byte=300_000, seconds=0.5)
+ENDINGS: dict[str, tuple[Action, float | None, type[BaseException] | None]] = {
+    "done": (Action(), None, None),
+    "cancelled while the server pauses": (PAUSE, 0.1, TimeoutError),
+    "the server pauses for too long": (PAUSE, None, errors.TransferTimeoutError),
+    "reset": (Reset(request_byte=300_000), None, errors.UnreachableError),
+    "refused early": (Status(403, "AccessDenied", early=True), None, errors.AccessDeniedError),
+}
+
+
+async def check(start: Start, ending: str, config: TransferConfig, kind: str) -> None:
+    """Upload, use the memory again at once, and look at what comes of it."""
+    action, limit, raised = ENDINGS[ending]
+    faults = [Fault(operation, action) for operation in ("PutObject", "UploadPart")]
+    async with start(*faults, config=config) as (server, bucket):
+        owner, before = Owner(kind), sockets()
+        if raised is None:
+            await bucket.upload(owner.memory, KEY)
+            owner.use_again()
+        else:
+            with pytest.raises(raised) as caught:
+                async with asyncio.timeout(limit):
+                    await bucket.upload(owner.memory, KEY)
+            owner.use_again()  # while the error, and all its frames, are there
+            assert type(caught.value) is raised
+            await asyncio.sleep(0.02)
+            # The server may still pause: nobody waits until it has taken what was meant for it.
+            idle = any(server.calls(operation) for operation in ("HeadObject", "AbortMultipartUpload"))
+            assert sockets() == before + server.open_connections + idle
+        async with asyncio.timeout(10):
+            while server.current_requests:
+                await asyncio.sleep(0.01)
+        stored = server.objects.get((BUCKET, KEY))
+        # What was with the system may have gone on: one frame, or none.
+        assert stored.data == FRAME if stored else raised is not None
+        assert not server.uploads
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    """Let nothing depend on the garbage collector."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("config", [WHOLE, PARTS], ids=["whole", "in parts"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_stored_is_one_frame_and_nobody_has_a_view(
+    run: Any, start: Start, ending: str, config: TransferConfig
+) -> None:
+    run(check(start, ending, config, "bytearray"))
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("kind", ["array", "mmap", "memoryview", "numpy"])
+@pytest.mark.parametrize("ending", ["done", "cancelled while the server pauses"])
+def test_memory_of_any_kind(run: Any, start: Start, ending: str, kind: str) -> None:
+    run(check(start, ending, WHOLE, kind))
+
+
+async def test_success_that_is_reported_before_all_was_sent_is_none(start: Start) -> None:
+    claim = Status(200, headers={"ETag": '"0"'}, early=True)
+    async with start(Fault("PutObject", claim, times=1), config=WHOLE) as (server, bucket):
+        await bucket.upload(FRAME, KEY)
+        assert server.objects[BUCKET, KEY].data == FRAME
+        server.objects.clear()
+        server.script(Fault("PutObject", claim))
+        with pytest.raises(errors.ProtocolError, match="before the server had all"):
+            await bucket.upload(FRAME, KEY)
+
+
+@pytest.mark.usefixtures("_no_collector")
+@pytest.mark.parametrize("tls", [None], ids=["http"])
+@pytest.mark.parametrize("threads", ["free", "busy"])
+async def test_an_upload_that_is_cancelled_while_it_is_hashed(
+    monkeypatch: pytest.MonkeyPatch, start: Start, threads: str
+) -> None:
+    """Neither the thread that hashes, nor one that would have, reads on or has a view."""
+    begun, go_on, touched = threading.Event(), threading.Event(), []
+
+    class Slow:
+        def __init__(self) -> None:
+            self._real = original()
+
+        def update(self, data: memoryview) -> None:
+            begun.set()
+            go_on.wait(2.2)  # longer than a thread is waited for that works on what is ours
+            touched.append(data.nbytes)
+            self._real.update(data)
+
+        def hexdigest(self) -> str:
+            return self._real.hexdigest()
+
+    original = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", Slow)
+    async with start(config=WHOLE) as (server, bucket):
+        owner = Owner("bytearray")
+        if threads == "busy":
+            jobs = [asyncio.create_task(in_thread(begun.wait, 20)) for _ in range(16)]
+            await asyncio.sleep(0.05)
+        task = asyncio.create_task(bucket.upload(owner.memory, KEY))
+        if threads == "busy":
+            await asyncio.sleep(0.1)
+        else:
+            await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        owner.use_again()
+        assert caught.value.__traceback__
+        seen = list(touched)
+        begun.set()
+        go_on.set()
+        if threads == "busy":
+            await asyncio.gather(*jobs)
+        await asyncio.sleep(0.05)
+        assert touched == seen
+        assert not server.seen
