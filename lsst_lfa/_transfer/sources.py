@@ -10,10 +10,9 @@ import os
 import stat
 from collections.abc import AsyncIterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
-
-from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
 
 from lsst_lfa.errors import SourceChangedError
 
@@ -35,6 +34,12 @@ _COPY = 1024 * 1024
 _CLOSE_TIMEOUT = 2.0
 # Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
 _FILLING = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
+_FILLING_ASYNC: tuple[type, ...] = ()
+# aiofiles does not document these; without them its files are read by their `read`, as anybody's are.
+with suppress(ImportError):
+    from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
+
+    _FILLING_ASYNC = (AsyncBufferedIOBase, AsyncFileIO)
 
 Part = list[memoryview]
 
@@ -224,7 +229,7 @@ class _FileSource:
 
     def __init__(self, file: Any) -> None:
         self._file = file
-        self._fills = type(file) in _FILLING or isinstance(file, (AsyncBufferedIOBase, AsyncFileIO))
+        self._fills = type(file) in _FILLING or isinstance(file, _FILLING_ASYNC)
         self._start: int | None = None
         self._thread = ThreadPoolExecutor(1, "lsst_lfa-source")
 
