@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import aclosing
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from botocore.exceptions import ClientError
 from botocore.parsers import create_parser
-from botocore.utils import get_environ_proxies
 from multidict import CIMultiDict
 
 from . import errors
@@ -108,7 +109,7 @@ async def _download_presigned(
     progress, sink = Progress(callback), MemorySink()
     if verify is None:
         verify = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
-    proxies = get_environ_proxies(presigned.url)
+    proxies = {} if proxy_bypass(urlsplit(presigned.url).netloc) else getproxies()
     http = HttpSession(
         timeout=_CONNECT_TIMEOUT, proxies=proxies, verify=verify if isinstance(verify, bool) else str(verify)
     )

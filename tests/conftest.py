@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from tests.servers import S3Server
 
 SERVERS = ("moto", "seaweedfs", "ceph")
+LOOPS = ("asyncio", "uvloop")
 
 
 def make_server(config: pytest.Config, folder: Path, *, https: bool = True) -> S3Server:
@@ -37,6 +40,7 @@ def make_server(config: pytest.Config, folder: Path, *, https: bool = True) -> S
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--loop", choices=LOOPS, default="asyncio", help="event loop of all tests")
     parser.addoption("--server", choices=SERVERS, default="moto", help="S3 server of the integration tests")
 
 
@@ -44,10 +48,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "servers(*names): run this test against these servers only")
     config.addinivalue_line("markers", "schemes(*names): run this test over these schemes only, http or https")
     config.stash[_BEGAN] = time.monotonic()
+    if config.getoption("loop") == "uvloop":
+        import uvloop
+
+        with warnings.catch_warnings():
+            # A policy, though deprecated since Python 3.14: it reaches `asyncio.run` too, in all threads.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    return f"S3 server: {_version(config)}"
+    return f"S3 server: {_version(config)}; event loop: {config.getoption('loop')}"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
 from aiobotocore.session import AioSession
+from botocore import handlers
 from botocore.exceptions import NoCredentialsError
-from botocore.handlers import add_expect_header, validate_bucket_name
 from botocore.parsers import ResponseParserError
 
 from lsst_lfa import errors
@@ -26,7 +26,7 @@ from .http import HttpSession
 from .signing import choose_signer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from .settings import Settings
 
@@ -66,7 +66,9 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     """Read what a client needs from disk: botocore's models, configuration, credentials."""
     session = AioSession(event_hooks=copy.copy(_builtin_handlers()), include_builtin_handlers=False)
     settings.configure(session)
-    session.warm_up_loader_caches("s3")
+    # Else they are read when the client is made, on the event loop: once, in 0.1 s.
+    if hasattr(session, "warm_up_loader_caches"):
+        session.warm_up_loader_caches("s3")
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=parse_time)
     session.register_component("response_parser_factory", _ParserFactory(parsers))
@@ -90,15 +92,16 @@ def _builtin_handlers() -> AioHierarchicalEmitter:
 def install_handlers(client: Any) -> None:
     """Set what every client of ours needs, boto3's too."""
     events = client.meta.events
-    # aiohttp waits for a "100 Continue" without limit.
-    events.unregister("before-call.s3", add_expect_header)
-    events.unregister("before-parameter-build.s3", validate_bucket_name)
-    events.register("before-parameter-build.s3", _validate_bucket)
+    # Where botocore has it no more, what it has instead stays: a tenant's bucket may be refused.
+    validate_bucket_name = getattr(handlers, "validate_bucket_name", None)
+    if validate_bucket_name is not None:
+        events.unregister("before-parameter-build.s3", validate_bucket_name)
+        events.register("before-parameter-build.s3", functools.partial(_validate_bucket, validate_bucket_name))
     # Required of DeleteObjects by RGW, and no longer sent by botocore.
     events.register("before-call.s3.DeleteObjects", _content_md5)
 
 
-def _validate_bucket(params: dict[str, Any], **kwargs: object) -> None:
+def _validate_bucket(validate_bucket_name: Callable[..., None], params: dict[str, Any], **kwargs: object) -> None:
     """Let a Ceph tenant's ``tenant:bucket`` pass where botocore would not."""
     if not is_tenant(str(params.get("Bucket", ""))):
         validate_bucket_name(params, **kwargs)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aiohttp
+import botocore.httpsession
 from aiohttp.abc import AbstractResolver, ResolveResult
-from botocore.httpsession import ProxyConfiguration, get_cert_path
 from botocore.parsers import ResponseParserError
 from multidict import CIMultiDict
 from yarl import URL
@@ -24,6 +24,7 @@ from lsst_lfa import errors
 from lsst_lfa._transfer.concurrency import Turnstile, in_thread
 from lsst_lfa._transfer.failures import TransportError
 from lsst_lfa._transfer.request_body import RequestBody
+from lsst_lfa._transfer.response_body import connection_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,7 +77,7 @@ class HttpSession:
     ) -> None:
         connect_timeout = timeout[0] if isinstance(timeout, (tuple, list)) else timeout
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
-        self._proxies = ProxyConfiguration(proxies=proxies)
+        self._proxies = proxies or {}
         self._verify = verify
         self._client_cert = client_cert
         self._lock = asyncio.Lock()
@@ -120,6 +121,8 @@ class HttpSession:
         """
         headers = CIMultiDict((name, _text(value)) for name, value in request.headers.items())
         headers["Accept-Encoding"] = "identity"
+        # aiohttp would wait for a "100 Continue" without limit. It is not signed.
+        headers.pop("Expect", None)
         body = request.body
         upload = body if isinstance(body, RequestBody) else None
         response, transport = await self._open(request.method, request.url, headers, body)
@@ -127,10 +130,13 @@ class HttpSession:
             # The engine reads it, its headers too.
             return _Response(str(response.url), response.status, CIMultiDict(), response)
         # Refused before it was sent: nobody reads the rest, which must not go out on a connection for others.
-        unsent = (upload is not None and upload.unsent > 0) or transport.get_write_buffer_size() > 0
+        unsent = (upload is not None and upload.unsent > 0) or (
+            transport is not None and transport.get_write_buffer_size() > 0
+        )
         try:
-            if unsent and response.connection is not None and response.connection.protocol is not None:
-                response.connection.protocol.force_close()
+            if unsent and (protocol := connection_protocol(response, "force_close")) is not None:
+                # Else the next request may get the connection before it is aborted, and has to be sent again.
+                protocol.force_close()
             if unsent and response.status < 300:  # noqa: PLR2004
                 # Whatever it claims to have stored, it is not what was to be sent.
                 raise ResponseParserError("it reports success before the server had all of the body")
@@ -141,7 +147,8 @@ class HttpSession:
         finally:
             if unsent or not response.content.at_eof():
                 response.close()
-                transport.abort()
+                if transport is not None:
+                    transport.abort()
         await self._turn()
         return _Response(str(response.url), response.status, _headers(response), response, content)
 
@@ -165,11 +172,15 @@ class HttpSession:
 
     async def _open(
         self, method: str, url: str, headers: CIMultiDict[str], data: Any
-    ) -> tuple[aiohttp.ClientResponse, asyncio.Transport]:
-        """Send a request, and read the head of its response."""
+    ) -> tuple[aiohttp.ClientResponse, asyncio.Transport | None]:
+        """Send a request, and read the head of its response.
+
+        The transport is `None` only if aiohttp has it back already, with
+        nothing left to read, and did not tell us of it before.
+        """
         if self._session is None:
             raise aiohttp.ClientConnectionError("the session is closed")
-        proxy = _Proxy.parse(self._proxies.proxy_url_for(url))
+        proxy = _Proxy.parse(self._proxies.get(URL(url, encoded=True).scheme))
         encrypted = url.startswith("https:") or (proxy is not None and proxy.url.scheme == "https")
         context = await self._tls_context() if encrypted else True
         # aiohttp takes this as an option, not as a header.
@@ -198,7 +209,8 @@ class HttpSession:
             raise
         finally:
             _transport.reset(token)
-        return response, transports[-1]
+        connection = response.connection
+        return response, transports[-1] if transports else connection and connection.transport
 
     async def _tls_context(self) -> ssl.SSLContext:
         """Return the one TLS context; reading the authorities takes 30 ms, in a thread."""
@@ -211,8 +223,9 @@ class HttpSession:
 class _Connector(aiohttp.TCPConnector):
     """Tells the task that sends a request which connection it got."""
 
-    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:  # noqa: ASYNC109 - as aiohttp has it
-        connection = await super().connect(req, traces, timeout)
+    async def connect(self, *args: Any, **kwargs: Any) -> Any:
+        """Get a connection as aiohttp does, which documents this method, but not what else it is given."""
+        connection = await super().connect(*args, **kwargs)
         if connection.transport is not None:
             _transport.get().append(connection.transport)
         return connection
@@ -330,7 +343,7 @@ class _Proxy(NamedTuple):
         if not text:
             return None
         try:
-            url = URL(text)
+            url = URL(text if "://" in text else f"http://{text.removeprefix('//')}")
             port = url.port
         except ValueError:
             url, port = URL(), None
@@ -344,14 +357,22 @@ class _Proxy(NamedTuple):
         return cls(url.with_user(None), auth)
 
 
+def _botocores_authorities() -> str | None:
+    """Return the file of authorities that botocore has; `None`, for the system's own, if it no longer says."""
+    find = getattr(botocore.httpsession, "get_cert_path", None)
+    return str(find(verify=True)) if find is not None else None
+
+
 def _make_tls_context(
     verify: bool | str,  # noqa: FBT001 - as botocore has it
     client_cert: str | tuple[str, str] | None,
 ) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authorities = get_cert_path(verify) if verify else None
+    authorities = _botocores_authorities() if verify is True else verify
     try:
-        if authorities:
+        if verify is True and authorities is None:
+            context.load_default_certs()
+        elif authorities:
             folder = Path(authorities).is_dir()
             context.load_verify_locations(capath=authorities) if folder else context.load_verify_locations(authorities)
         else:

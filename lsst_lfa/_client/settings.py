@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import botocore
-from botocore.configprovider import BOTOCORE_DEFAUT_SESSION_VARIABLES, ConstantProvider
+from botocore.configprovider import ConstantProvider
 from botocore.loaders import create_loader
 
 from lsst_lfa._urls import clean_endpoint
@@ -70,7 +70,7 @@ class Settings:
     def configure(self, session: BotoSession) -> None:
         """Point a botocore session, sync or async, at these settings."""
         if not self.trust_env:
-            fixed = {name: default for name, (_, _, default, _) in BOTOCORE_DEFAUT_SESSION_VARIABLES.items()}
+            fixed = {name: default for name, (_, _, default, _) in session.SESSION_VARIABLES.items()}
             fixed |= {"config_file": os.devnull, "credentials_file": os.devnull, "s3": {}}
             for name, value in fixed.items():
                 session.get_component("config_store").set_config_provider(name, ConstantProvider(value))

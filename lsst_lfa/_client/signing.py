@@ -25,11 +25,13 @@ class _Signer(botocore.auth.S3SigV4Auth):
         return str(super().payload(request))
 
 
-# botocore's register of signers, by which it finds them under a name.
-botocore.auth.AUTH_TYPE_MAPS[_SIGNER] = _Signer
+# botocore's register of signers, by which it finds them under a name. It is not documented;
+# where there is none, botocore's own signer reads a body and hashes it on the loop.
+_signers = getattr(botocore.auth, "AUTH_TYPE_MAPS", {})
+_signers[_SIGNER] = _Signer
 
 
 def choose_signer(signature_version: str, **_: object) -> str | None:
     """Handle ``choose-signer``: ours for what botocore would sign as S3v4."""
     # Presigned URLs ask for "s3v4-query": those are botocore's.
-    return _SIGNER if signature_version == "s3v4" else None
+    return _SIGNER if signature_version == "s3v4" and _SIGNER in getattr(botocore.auth, "AUTH_TYPE_MAPS", {}) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 from typing import TYPE_CHECKING, Self
 
 from .hashing import hash_views
@@ -125,10 +126,11 @@ class RequestBody:
         """Return the position that `read` has come to."""
         return self._position
 
-    def seek(self, position: int) -> int:
-        """Move to ``position``, for `read`."""
-        self._position = position
-        return position
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move the position, for `read`, as any file does."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = base + offset
+        return self._position
 
     def read(self, size: int = -1) -> bytes:
         """Return up to ``size`` bytes from the position on."""

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ResponseBody"]
+__all__ = ["ResponseBody", "connection_protocol"]
 
 # What is shorter comes as fast through aiohttp's parser.
 _WORTHWHILE = 128 * 1024
 # One turn of the event loop takes no more from a socket.
 _AT_ONCE = 1024 * 1024
 _ENDED = "the connection was closed before the body was complete"
+
+
+def connection_protocol(response: aiohttp.ClientResponse, *names: str) -> Any:
+    """Return aiohttp's protocol of a response's connection.
+
+    aiohttp documents neither this protocol nor its names: where one of
+    ``names`` is missing, as where there is no connection any more, it is `None`.
+    """
+    protocol = getattr(response.connection, "protocol", None)
+    return protocol if all(hasattr(protocol, name) for name in names) else None
 
 
 class ResponseBody:
@@ -89,12 +99,11 @@ class ResponseBody:
 
     def _take_over(self) -> bool:
         """Take the connection, if the rest of the body is in it as it is, and worth the trouble."""
-        connection = self._response.connection
-        protocol = connection.protocol if connection is not None else None
+        protocol = connection_protocol(self._response, "transport", "set_response_params")
         transport = protocol.transport if protocol is not None else None
         if (
-            protocol is None
-            or transport is None
+            transport is None
+            or not hasattr(self._response.content, "feed_eof")
             or transport.is_closing()
             or not transport.is_reading()  # paused by a parser that may hold some of the body back
             or "Transfer-Encoding" in self._response.headers
@@ -127,7 +136,7 @@ class _Receiver(asyncio.BufferedProtocol):
     def __init__(
         self,
         transport: asyncio.Transport,
-        owner: aiohttp.client_proto.ResponseHandler,
+        owner: Any,
         on_bytes: Callable[[int], None],
     ) -> None:
         self._transport = transport
@@ -161,7 +170,7 @@ class _Receiver(asyncio.BufferedProtocol):
         self._owner.transport = self._transport
         # Its parser has seen nothing of the body, and would take what comes next for it.
         self._owner.set_response_params()
-        self._transport.set_protocol(cast("asyncio.BaseProtocol", self._owner))
+        self._transport.set_protocol(self._owner)
         if not self._transport.is_closing():
             self._transport.resume_reading()
 

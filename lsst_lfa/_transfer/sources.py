@@ -9,11 +9,10 @@ import mmap
 import os
 import stat
 from collections.abc import AsyncIterable
+from contextlib import suppress
 from pathlib import Path
 from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
-
-from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
 
 from lsst_lfa.errors import SourceChangedError
 
@@ -35,7 +34,12 @@ _COPY = 1024 * 1024
 _END_TIMEOUT = 2.0
 # Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
 _FILLING = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
-_AIOFILES = (AsyncBufferedIOBase, AsyncFileIO)
+_AIOFILES: tuple[type, ...] = ()
+# aiofiles does not document these; without them its files are read by their `read`, as anybody's are.
+with suppress(ImportError):
+    from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
+
+    _AIOFILES = (AsyncBufferedIOBase, AsyncFileIO)
 
 Part = list[memoryview]
 

@@ -513,7 +513,7 @@ async def test_presigned_urls_work_without_credentials(bucket: AsyncS3Bucket) ->
     await bucket.upload(b"data", "a b")
     url = await bucket.presigned_url("a b", expires=60)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
-    writer.write(f"GET /{url.split('/', 3)[3]} HTTP/1.0\r\n\r\n".encode())
+    writer.write(f"GET /{url.split('/', 3)[3]} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()

@@ -27,7 +27,12 @@ SMALL_PARTS = TransferConfig(
     multipart_threshold=MIN_PART_SIZE,
     range_size=MIN_PART_SIZE,
 )
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "S3_"))}
+# What users have: nothing of the test run's, and modules that were compiled before.
+CLEAN = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith(("AWS_", "S3_")) and name != "PYTHONDONTWRITEBYTECODE"
+}
 
 
 def run_python(code: str, *options: str) -> str:
@@ -99,6 +104,11 @@ def test_asyncio_run_twice_with_one_bucket(server: MockS3Server) -> None:
     for number in range(2):
         asyncio.run(bucket.upload(b"data", f"run-{number}"))
     assert asyncio.run(bucket.exists("run-0"))
+
+
+async def test_the_loop_is_the_one_that_was_chosen(pytestconfig: pytest.Config) -> None:
+    uvloops = type(asyncio.get_running_loop()).__module__.startswith("uvloop")
+    assert uvloops == (pytestconfig.getoption("loop") == "uvloop")
 
 
 def test_under_uvloop(server: MockS3Server) -> None:

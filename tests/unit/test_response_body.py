@@ -43,7 +43,8 @@ class Server:
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             self.gone.set()
-        writer.close()
+        finally:
+            writer.close()
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Callable[[], Coroutine[Any, Any, aiohttp.ClientResponse]]]:
@@ -100,6 +101,20 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any
 
 
 Run = Any
+
+
+class Without:
+    """Another object, with one name less."""
+
+    def __init__(self, obj: object, name: str) -> None:
+        self._obj = obj
+        self._missing = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._missing:
+            raise AttributeError(name)
+        value = getattr(self._obj, name)
+        return Without(value, self._missing) if name == "protocol" else value
 
 
 @pytest.mark.parametrize("step", [SIZE, 1_000_000, 300_000])
@@ -172,5 +187,35 @@ def test_what_comes_late_does_not_end_a_pause(run: Run, tls: bool) -> None:
             body.close()
             assert place.count == SIZE
             place.check()
+
+    run(main())
+
+
+@pytest.mark.parametrize("missing", ["protocol", "transport", "set_response_params", "feed_eof"])
+def test_without_a_name_that_aiohttp_does_not_document_the_body_comes_through_its_parser(
+    run: Run, tls: bool, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        server = Server(tls)
+        async with server.client() as get:
+            for _ in range(2):
+                place = Place()
+                response = await get()
+                assert response.connection is not None
+                transport = response.connection.transport
+                assert transport is not None
+                owner = transport.get_protocol()
+                given = response.connection
+                with monkeypatch.context() as patch:
+                    patch.setattr(aiohttp.ClientResponse, "connection", Without(given, missing))
+                    patch.setattr(response, "content", Without(response.content, missing))
+                    body = ResponseBody(response, SIZE, place.moved)
+                    await body.readinto(memoryview(place.bytes)[:1_000_000])
+                    assert transport.get_protocol() is owner
+                    await body.readinto(memoryview(place.bytes)[1_000_000:])
+                body.close()
+                assert place.count == SIZE
+                place.check()
+        assert server.connections == 1
 
     run(main())
