@@ -60,6 +60,21 @@ class AtomicFile:
         """
         await in_thread(self._create)
 
+    @property
+    def temporary(self) -> Path:
+        """The name that the temporary file has until it is committed, where it needs one."""
+        return self._temporary
+
+    async def link_to(self, source: Path) -> None:
+        """Use a file of the same file system, by a hard link, in place of a new one.
+
+        Raises
+        ------
+        OSError
+            If the file system, or a rule of it, allows no such link.
+        """
+        await in_thread(self._link_to, source)
+
     async def write(self, view: memoryview, position: int) -> None:
         """Write all of ``view`` at ``position``."""
         await in_thread(self._write, view, position)
@@ -69,9 +84,15 @@ class AtomicFile:
         with self._used() as fd:
             return os.pread(fd, count, position)
 
-    async def commit(self) -> None:
-        """Put the data on the disk, then give the file its name."""
-        await in_thread(self._commit)
+    async def commit(self, *, replace: bool = True) -> None:
+        """Put the data on the disk, then give the file its name.
+
+        Raises
+        ------
+        FileExistsError
+            If ``replace`` is false and there is a file of that name.
+        """
+        await in_thread(self._commit, replace=replace)
 
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it."""
@@ -105,6 +126,11 @@ class AtomicFile:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._fd = os.open(self._temporary, flags, 0o666)
 
+    def _link_to(self, source: Path) -> None:
+        with self._used():
+            os.link(source, self._temporary)
+            self._fd = os.open(self._temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
     def _check_destination(self) -> None:
         try:
             status = self._path.stat()
@@ -124,7 +150,7 @@ class AtomicFile:
                 position += count
                 view = view[count:]
 
-    def _commit(self) -> None:
+    def _commit(self, *, replace: bool) -> None:
         with self._used() as fd:
             os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -132,7 +158,11 @@ class AtomicFile:
                 if not os.fstat(fd).st_nlink:
                     # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
                     os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
-                self._temporary.replace(self._path)
+                if replace:
+                    self._temporary.replace(self._path)
+                else:
+                    os.link(self._temporary, self._path)
+                    self._temporary.unlink()
                 os.fsync(folder)
             finally:
                 os.close(folder)
