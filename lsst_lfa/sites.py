@@ -115,9 +115,7 @@ def current(site: str | None = None, *, endpoint_url: str | None = None, domock:
             f"{what}. Known sites: {', '.join(sorted(sites))}. To add one, name a TOML file in LSST_LFA_SITES, with "
             f"a table for each site: [{name or 'lab'}], endpoint_url = ..., instance = ..."
         )
-        raise ConfigurationError(
-            msg
-        )
+        raise ConfigurationError(msg)
     found = sites[name]
     if domock:
         return found
@@ -158,9 +156,7 @@ def localize(url: str, site: str) -> str:
             f"{f'site {site!r}' if here is None else f'the service {endpoint}'} is unknown. "
             f"Known sites: {', '.join(f'{each.name} ({each.endpoint_url})' for each in sites.values())}"
         )
-        raise ConfigurationError(
-            msg
-        )
+        raise ConfigurationError(msg)
     if origin.name not in here.mirrors or here.endpoint_url is None:
         return url
     return _urls.object_url(here.endpoint_url, f"{here.tenant}:{bucket}" if here.tenant else bucket, key)
@@ -177,9 +173,7 @@ def _endpoint(site: Site, argument: str | None) -> str | None:
             f"S3_ENDPOINT_URL is {variable}, but the service of site {site.name!r} is {site.endpoint_url}: "
             "unset one of S3_ENDPOINT_URL and LSST_SITE, or give endpoint_url to say which is meant"
         )
-        raise ConfigurationError(
-            msg
-        )
+        raise ConfigurationError(msg)
     return variable
 
 

@@ -39,11 +39,14 @@ class AtomicFile:
     ----------
     path : `pathlib.Path`
         The destination: a regular file, replaced, or nothing yet.
+    temporary : `str`, optional
+        The name that the temporary file has until it is committed, where it
+        needs one; by default a random one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: str = "") -> None:
         self._path = path
-        self._temporary = path.with_name(f".lfa-{secrets.token_hex(8)}.part")
+        self._temporary = path.with_name(temporary or f".lfa-{secrets.token_hex(8)}.part")
         self._lock = threading.Lock()
         self._users = 0
         self._fd = -1
@@ -59,11 +62,6 @@ class AtomicFile:
             something else than a regular file.
         """
         await in_thread(self._create)
-
-    @property
-    def temporary(self) -> Path:
-        """The name that the temporary file has until it is committed, where it needs one."""
-        return self._temporary
 
     async def link_to(self, source: Path) -> None:
         """Use a file of the same file system, by a hard link, in place of a new one.
