@@ -30,6 +30,7 @@
     ├── TransferTimeoutError        also a TimeoutError
     ├── ProtocolError               the response is not one that S3 gives
     ├── SourceChangedError          the source grew or shrank while it was read
+    ├── NotStoredError              neither S3 nor the spool has a published file
     └── ClosedError                 closed while the transfer was under way
 
 Errors of a source, a callback or the local disk keep their own type and carry
@@ -59,6 +60,7 @@ __all__ = [
     "KeyNotFoundError",
     "LfaError",
     "MissingCredentialsError",
+    "NotStoredError",
     "ObjectChangedError",
     "ProtocolError",
     "QuotaExceededError",
@@ -241,6 +243,10 @@ class ProtocolError(LfaError):
 
 class SourceChangedError(LfaError):
     """The source gave more, or fewer, bytes than its size promised."""
+
+
+class NotStoredError(LfaError):
+    """A file that was to be published is neither in S3 nor in the spool."""
 
 
 class ClosedError(LfaError):

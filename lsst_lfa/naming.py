@@ -21,6 +21,7 @@ __all__ = [
     "make_bucket_name",
     "make_key",
     "observing_date",
+    "revised_key",
 ]
 
 MAX_MADE_BUCKET_NAME: Final = 63
@@ -38,6 +39,8 @@ _ISO = re.compile(
     re.ASCII,
 )
 _NIGHT_SHIFT = timedelta(hours=12)
+# The end of a file's name that tells its kind; the fraction of a second is none.
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*(?:\.(?:bz2|fz|gz|xz|zst))?$", re.ASCII)
 
 
 class ObservingDate(NamedTuple):
@@ -315,6 +318,33 @@ def check_key(key: str) -> str:
         msg = f"key={key!r} must have no path segment '.' or '..'"
         raise ValueError(msg)
     return key
+
+
+def revised_key(key: str, number: int) -> str:
+    """Return the key of another version of a file: with ``_r{number}`` before its suffix.
+
+    Parameters
+    ----------
+    key : `str`
+        The first version's key.
+    number : `int`
+        Which version; 0 is the first.
+
+    Returns
+    -------
+    key : `str`
+        ``a/b_r1.fits`` for ``a/b.fits`` and 1.
+
+    Raises
+    ------
+    ValueError
+        If S3 cannot take it, since it is too long.
+    """
+    if not number:
+        return key
+    match = _SUFFIX.search(key)
+    end = match.start() if match is not None and match.start() > key.rfind("/") + 1 else len(key)
+    return check_key(f"{key[:end]}_r{number}{key[end:]}")
 
 
 def _check_str(argument: str, value: object) -> None:

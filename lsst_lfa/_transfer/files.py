@@ -39,11 +39,14 @@ class AtomicFile:
     ----------
     path : `pathlib.Path`
         The destination: a regular file, replaced, or nothing yet.
+    temporary : `str`, optional
+        The name that the temporary file has until it is committed, where it
+        needs one; by default a random one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, temporary: str = "") -> None:
         self._path = path
-        self._temporary = path.with_name(f".lfa-{secrets.token_hex(8)}.part")
+        self._temporary = path.with_name(temporary or f".lfa-{secrets.token_hex(8)}.part")
         self._lock = threading.Lock()
         self._users = 0
         self._fd = -1
@@ -60,6 +63,16 @@ class AtomicFile:
         """
         await in_thread(self._create, executor=threads("disk"))
 
+    async def link_to(self, source: Path) -> None:
+        """Use a file of the same file system, by a hard link, in place of a new one.
+
+        Raises
+        ------
+        OSError
+            If the file system, or a rule of it, allows no such link.
+        """
+        await in_thread(self._link_to, source)
+
     async def write(self, view: memoryview, position: int) -> None:
         """Write all of ``view`` at ``position``."""
         await in_thread(self._write, view, position, executor=threads("disk"))
@@ -69,9 +82,15 @@ class AtomicFile:
         with self._used() as fd:
             return os.pread(fd, count, position)
 
-    async def commit(self) -> None:
-        """Put the data on the disk, then give the file its name."""
-        await in_thread(self._commit, executor=threads("disk"))
+    async def commit(self, *, replace: bool = True) -> None:
+        """Put the data on the disk, then give the file its name.
+
+        Raises
+        ------
+        FileExistsError
+            If ``replace`` is false and there is a file of that name.
+        """
+        await in_thread(self._commit, replace=replace, executor=threads("disk"))
 
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it.
@@ -116,6 +135,11 @@ class AtomicFile:
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._fd = os.open(self._temporary, flags, 0o666)
 
+    def _link_to(self, source: Path) -> None:
+        with self._used():
+            os.link(source, self._temporary)
+            self._fd = os.open(self._temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
     def _check_destination(self) -> None:
         try:
             status = self._path.stat()
@@ -135,7 +159,7 @@ class AtomicFile:
                 position += count
                 view = view[count:]
 
-    def _commit(self) -> None:
+    def _commit(self, *, replace: bool) -> None:
         with self._used() as fd:
             os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -145,7 +169,11 @@ class AtomicFile:
                     os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
                 # A slow disk may let go of a thread that was left behind long ago: by now the path is others'.
                 self._check_wanted()
-                self._temporary.replace(self._path)
+                if replace:
+                    self._temporary.replace(self._path)
+                else:
+                    os.link(self._temporary, self._path)
+                    self._temporary.unlink()
                 os.fsync(folder)
             finally:
                 os.close(folder)

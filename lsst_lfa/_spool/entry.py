@@ -1,0 +1,237 @@
+"""One file in the spool, locked by this process."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from lsst_lfa._transfer.concurrency import in_thread
+from lsst_lfa._transfer.files import AtomicFile
+
+from .record import change_line, parse_sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from .record import Record
+
+__all__ = ["PART", "SIDECAR", "Entry", "claim", "create_sidecar", "lock", "prune", "read_sidecar", "sync_all"]
+
+SIDECAR: Final = ".lfa.jsonl"
+"""What a sidecar's name has after that of its file."""
+PART: Final = ".part"
+"""How the name of a temporary file ends."""
+
+
+class Entry:
+    """A file in the spool and its sidecar, which this process has locked.
+
+    The kernel lets go of the lock when the process ends, however it ends. The
+    sidecar is there before the file is, and goes after it: so a file without a
+    sidecar was never ours, and a sidecar without a file is what a crash left.
+
+    Parameters
+    ----------
+    payload : `pathlib.Path`
+        The file.
+    record : `Record`
+        What the sidecar says.
+    fd : `int`
+        The sidecar, open and locked; closed by `release`.
+    root : `pathlib.Path`
+        The bucket's folder, below which empty folders are removed.
+    new_folders : sequence of `pathlib.Path`, optional
+        Folders that were made for it, and are not on disk for certain yet.
+    """
+
+    def __init__(self, payload: Path, record: Record, fd: int, root: Path, new_folders: Sequence[Path] = ()) -> None:
+        self.payload = payload
+        self.record = record
+        self._fd = fd
+        self._root = root
+        self._new_folders = new_folders
+        # A descriptor is closed by nobody while a thread uses it: its number is soon another file's.
+        self._lock = threading.Lock()
+
+    @property
+    def sidecar(self) -> Path:
+        """The file that describes this one."""
+        return self.payload.with_name(self.payload.name + SIDECAR)
+
+    def new_file(self) -> AtomicFile:
+        """Return the file to fill, which `commit` then puts in its place."""
+        return AtomicFile(self.payload, self.record.part)
+
+    async def commit(self, file: AtomicFile, size: int, check_sum: str) -> None:
+        """Put the file on disk for good; when this returns, it is safe.
+
+        Raises
+        ------
+        OSError
+            If the disk could not take it.
+        """
+        await self.note(byte_size=size, check_sum=check_sum, sync=True)
+        await file.commit(replace=False)
+        await in_thread(sync_all, [folder.parent for folder in self._new_folders])
+        await self.note(safe=True)
+
+    async def adopt(self, size: int, check_sum: str) -> None:
+        """Take the file that lies in its place already."""
+        await in_thread(sync_all, [self.payload, self.payload.parent])
+        await self.note(byte_size=size, check_sum=check_sum, safe=True, sync=True)
+
+    async def note(self, *, sync: bool = False, **changes: Any) -> None:
+        """Append a change to the sidecar; with ``sync``, it is on disk when this returns."""
+        await in_thread(self._note, changes, sync)
+
+    async def remove(self) -> None:
+        """Remove the file, then the sidecar, then the folders that are empty now."""
+        await in_thread(self._remove)
+
+    async def drop_payload(self) -> None:
+        """Remove the file alone: S3 has it, and the sidecar is still needed."""
+        await in_thread(self.payload.unlink, missing_ok=True)
+
+    async def release(self) -> None:
+        """Let others have the file; idempotent."""
+        await in_thread(self._release)
+
+    async def abandon(self) -> None:
+        """Let go of a file that nobody has begun to work on; one that is not complete is removed."""
+        try:
+            if not self.record.complete:
+                await self.remove()
+        finally:
+            await self.release()
+
+    def _note(self, changes: dict[str, Any], sync: bool) -> None:  # noqa: FBT001 - called in a thread
+        with self._lock:
+            # A line that a crash has torn must not spoil ours.
+            _write(self._fd, b"\n" * self._torn() + change_line(**changes))
+            if sync:
+                os.fsync(self._fd)
+        self.record = replace(self.record, **changes)
+
+    def _torn(self) -> bool:
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        return end > 0 and os.pread(self._fd, 1, end - 1) != b"\n"
+
+    def _remove(self) -> None:
+        self.payload.unlink(missing_ok=True)
+        if self.record.part:
+            self.payload.with_name(self.record.part).unlink(missing_ok=True)
+        self.sidecar.unlink(missing_ok=True)
+        prune(self.payload.parent, self._root)
+
+    def _release(self) -> None:
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
+
+
+def create_sidecar(path: Path, record: Record) -> int:
+    """Make a sidecar, whole and locked from the beginning, and return its descriptor.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one already.
+    """
+    temporary = path.with_name(f".lfa-{secrets.token_hex(8)}{PART}")
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND, 0o666)
+    try:
+        lock(fd)
+        _write(fd, record.first_line())
+        os.link(temporary, path)
+    except BaseException:
+        os.close(fd)
+        raise
+    finally:
+        temporary.unlink()
+    return fd
+
+
+def claim(path: Path, root: Path) -> Entry | None:
+    """Lock the file that a sidecar describes; `None` if another has it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is gone.
+    ValueError
+        If the sidecar cannot be understood.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_APPEND)
+    try:
+        if lock(fd):
+            if not os.fstat(fd).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+            record = parse_sidecar(os.pread(fd, os.fstat(fd).st_size, 0))
+            return Entry(path.with_name(path.name.removesuffix(SIDECAR)), record, fd, root)
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def lock(fd: int) -> bool:
+    """Take the kernel's lock on a file if nobody has it, and return whether that is so.
+
+    ``flock(2)``. It belongs to the open file, and goes with the last descriptor
+    of it: when its holder ends, is killed, or closes it. On NFS, Linux makes
+    it a lock of the whole file at the server (kernel 2.6.12 or later), which
+    other clients see, and which a server takes back from a client that has
+    died when its lease has run out (version 4: 90 s by default). A mount with
+    ``nolock`` or ``local_lock`` keeps it to one machine. A file system without
+    locks raises OSError.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_sidecar(path: Path) -> Record:
+    """Read a sidecar without locking it."""
+    return parse_sidecar(path.read_bytes())
+
+
+def prune(folder: Path, root: Path) -> None:
+    """Remove empty folders, from this one upwards, up to ``root`` itself."""
+    with suppress(OSError):  # it is not empty, or gone
+        while folder == root or root in folder.parents:
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Append all of the data, or nothing."""
+    before = os.fstat(fd).st_size
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, before)
+        raise
+
+
+def sync_all(paths: Sequence[Path]) -> None:
+    """Put files and folders on disk."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

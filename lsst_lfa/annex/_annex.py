@@ -1,0 +1,422 @@
+"""`LargeFileAnnex`: publish a file, announce it, and lose nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import WeakValueDictionary
+
+from lsst_lfa import naming, sites
+from lsst_lfa._session import S3Session
+from lsst_lfa._spool import Record, Spool
+from lsst_lfa._transfer.concurrency import uninterrupted
+from lsst_lfa.salobj import AsyncS3Bucket
+
+from ._adopting import adopt
+from ._announcing import Announcer
+from ._drain import Drain
+from ._large_file import check_version, guess_mime_type, tai_now
+from ._life import Life
+from ._publication import Publication, Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from astropy.time import Time
+
+    from lsst_lfa._bucket import S3Bucket
+    from lsst_lfa._spool.record import Announce, IfExists
+    from lsst_lfa._transfer.sources import Uploadable
+
+    from ._announcing import Event
+    from ._large_file import LargeFile
+
+__all__ = ["LargeFileAnnex"]
+
+log = logging.getLogger(__name__)
+
+_CLOSE_GRACE: Final = 1.0
+
+
+class LargeFileAnnex:
+    """Publishes large files: stores them, announces them, and loses none.
+
+    Making one is synchronous, does no I/O and needs no running event loop.
+
+    Parameters
+    ----------
+    bucket : `AsyncS3Bucket`
+        Where the files go, of either kind: `lsst_lfa.AsyncS3Bucket` or
+        `lsst_lfa.salobj.AsyncS3Bucket`. It stays yours to close.
+    salname : `str`
+        Name of the SAL component, such as ``GenericCamera``.
+    salindex : `int` or `str`, optional
+        Its index; 0 or `None` for a component without one.
+    event : optional
+        The topic ``largeFileObjectAvailable``, or anything with its
+        ``set_write``. Without one nothing is announced.
+    spool : `Spool`, `str` or `pathlib.Path`, optional
+        Where files wait that S3 did not take. It should be on a volume that
+        outlives the container. Without one, such files are lost, and
+        `publish` raises.
+    upload_timeout : `float`, optional
+        Seconds after which `publish` waits for S3 no longer, if the spool has
+        the file.
+    announce : {"safe", "stored"}, optional
+        Whether a file is announced as soon as it is safe, or only when S3 has
+        it: then, if that comes later, from the background, in the order of
+        publishing, and never while a file is being published.
+    on_stored : callable, optional
+        Called with each `LargeFile` that S3 has acknowledged, by the process
+        that sent it. A function or a coroutine function; what it raises is
+        logged.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of bounds.
+
+    Notes
+    -----
+    Each file is announced at least once, by one event with the final URL and
+    all seven fields of the topic. It is announced again only if a process
+    ended between the event and the note that it was sent; or if it turned out
+    later that the key is taken, by an event with the file's own URL.
+    """
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        salname: str,
+        salindex: int | str | None = None,
+        *,
+        event: Event | None = None,
+        spool: Spool | str | os.PathLike[str] | None = None,
+        upload_timeout: float = 10.0,
+        announce: Announce = "safe",
+        on_stored: Callable[[LargeFile], object] | None = None,
+    ) -> None:
+        if not upload_timeout > 0:
+            msg = f"upload_timeout is {upload_timeout!r}; it must be a number of seconds above 0"
+            raise ValueError(msg)
+        if announce not in {"safe", "stored"}:
+            msg = f'announce is {announce!r}; it must be "safe" or "stored"'
+            raise ValueError(msg)
+        if not salname:
+            msg = "salname must not be empty"
+            raise ValueError(msg)
+        self.bucket = bucket
+        self.salname = salname
+        self.salindex = salindex
+        self.spool = Spool(spool) if isinstance(spool, (str, os.PathLike)) else spool
+        self._event = event
+        self._upload_timeout = upload_timeout
+        self._announce: Announce = announce
+        self._on_stored = on_stored
+        self._life: Life | None = None
+        self._make_bucket: Callable[[], tuple[S3Bucket, S3Session | None]] | None = None
+        self._session: S3Session | None = None
+        self._last_sequence = 0
+        self._keys: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    @classmethod
+    def for_site(
+        cls,
+        salname: str,
+        salindex: int | str | None = None,
+        *,
+        site: str | None = None,
+        domock: bool = False,
+        event: Event | None = None,
+        spool: Spool | str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make an annex on the bucket of a site, which it opens and closes itself.
+
+        Parameters
+        ----------
+        salname, salindex, event, spool, **options
+            See the class.
+        site : `str`, optional
+            The site; by default ``LSST_SITE``. See `lsst_lfa.sites`.
+        domock : `bool`, optional
+            Use a mock S3 server, for simulation and tests.
+
+        Raises
+        ------
+        ConfigurationError
+            If the site is not known, or ``S3_ENDPOINT_URL`` contradicts it.
+        """
+        where = sites.current(site, domock=domock)
+        name = AsyncS3Bucket.make_bucket_name(where.instance)
+
+        def make_bucket() -> tuple[S3Bucket, S3Session | None]:
+            if domock:
+                return AsyncS3Bucket(name, domock=True), None
+            session = S3Session(endpoint_url=where.endpoint_url)
+            return session.bucket(name), session
+
+        bucket, session = make_bucket()
+        annex = cls(bucket, salname, salindex, event=event, spool=spool, **options)
+        annex._make_bucket, annex._session = make_bucket, session
+        return annex
+
+    @property
+    def component(self) -> str:
+        """``salname:salindex``, or ``salname`` for a component without an index."""
+        return f"{self.salname}:{self.salindex}" if self.salindex else self.salname
+
+    def __repr__(self) -> str:
+        return f"LargeFileAnnex({self.bucket!r}, {self.component!r}, spool={self.spool!r})"
+
+    async def start(self) -> None:
+        """Begin to send, in the background, what earlier processes left. Idempotent; `publish` does it too."""
+        await self._start()
+
+    async def publish(
+        self,
+        source: Uploadable | Any,
+        *,
+        generator: str,
+        suffix: str = ".fits",
+        date: Time | str | None = None,
+        other: object = None,
+        stem: str | None = None,
+        key: str | None = None,
+        event_generator: str | None = None,
+        id: str = "",  # noqa: A002 - the topic's name for it
+        mime_type: str | None = None,
+        version: float = 1.0,
+        if_exists: IfExists = "keep",
+    ) -> LargeFile:
+        """Publish a file: when this returns, it is safe, whatever happens next.
+
+        It goes to S3 and to the spool at the same time. It is announced when S3
+        has it; or, if S3 failed or did not take it within ``upload_timeout``,
+        when the spool has it, from where it is then sent in the background.
+        Events are sent in the order in which `publish` was called, so this may
+        wait for older files that are being published.
+
+        Parameters
+        ----------
+        source : file, bytes-like, path, async iterable, or `~astropy.io.fits.HDUList`
+            See `AsyncS3Bucket.upload`. A path is hard-linked into the spool
+            where that can be: do not change the file in place afterwards;
+            replacing or deleting it is fine.
+        generator, date, other, stem, suffix
+            See `lsst_lfa.salobj.AsyncS3Bucket.make_key`. ``date`` is now by
+            default.
+        key : `str`, optional
+            The key, in place of the one made of these.
+        event_generator : `str`, optional
+            The event's generator: by default ``salname:salindex``.
+        id : `str`, optional
+            What consumers know the file by, such as the image's name.
+        mime_type : `str`, optional
+            By default what the key's suffix tells. Also the object's content
+            type.
+        version : `float`, optional
+            The version of the file's format.
+        if_exists : {"keep", "overwrite", "error"}, optional
+            Where an object has the key already: with "keep", the same bytes
+            are a success, and other bytes get a key with ``_r1``, ``_r2``, ...
+            before the suffix. "error" raises FileExistsError for other bytes;
+            where it turns out only in the background, it means "keep".
+
+        Returns
+        -------
+        file : `LargeFile`
+            What was published, and whether S3 has it yet.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument is wrong. Nothing was read then.
+        FileExistsError
+            If other bytes have the key, with ``if_exists="error"``.
+        NotStoredError
+            If neither S3 nor the spool has the file; it names both causes.
+        SourceChangedError
+            If the source changed while it was read. What reading it raises
+            comes through as it is.
+        """
+        if if_exists not in {"keep", "overwrite", "error"}:
+            msg = f'if_exists is {if_exists!r}; it must be "keep", "overwrite" or "error"'
+            raise ValueError(msg)
+        if key is None:
+            when = tai_now() if date is None else date
+            key = AsyncS3Bucket.make_key(self.salname, self.salindex, generator, when, other, stem, suffix)
+        naming.check_key(key)
+        described: dict[str, Any] = {
+            "generator": self.component if event_generator is None else event_generator,
+            "version": check_version(version),
+            "id": id,
+            "mime_type": guess_mime_type(key) if mime_type is None else mime_type,
+        }
+        for name in ("generator", "id", "mime_type"):
+            if not isinstance(described[name], str):
+                msg = f"{name} must be a str, not {type(described[name]).__name__}"
+                raise TypeError(msg)
+        life = await self._start()
+        record = Record(
+            bucket=self.bucket.name,
+            key=key,
+            component=self.component,
+            sequence=self._next_sequence(),
+            announce=self._announce if self._event is not None else "never",
+            if_exists=if_exists,
+            published=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            **described,
+        )
+        return await self._publish(life, record, source)
+
+    async def _publish(self, life: Life, record: Record, source: Any) -> LargeFile:
+        ticket = life.announcer.enter(record.sequence, record.announce)
+        publication = Publication(life.publisher, record, ticket)
+        life.drain.publications += 1
+        try:
+            # Files of the same key one by one: the second one's key depends on the first one's fate.
+            async with self._keys.setdefault(record.key, asyncio.Lock()):
+                return await publication.run(source)
+        except BaseException:
+            if ticket.file is None and not publication.handed_over:
+                await uninterrupted(life.announcer.leave(ticket), grace=None)
+            raise
+        finally:
+            life.drain.publications -= 1
+            life.drain.published()
+
+    async def wait_stored(self, timeout: float | None = 60.0) -> bool:  # noqa: ASYNC109 - it returns False
+        """Wait until S3 has all files, and they are announced.
+
+        Parameters
+        ----------
+        timeout : `float` or `None`, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        stored : `bool`
+            Whether nothing waits any more; `False` when time was up.
+        """
+        life = await self._start()
+        try:
+            async with asyncio.timeout(timeout):
+                while not life.drain.idle:
+                    life.drain.changed.clear()
+                    await life.drain.changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def adopt(self, folder: str | os.PathLike[str] | None = None, *, announce: bool = False) -> int:
+        """Take in files that older code left as ``{folder}/{bucket}/{key}``, and send them.
+
+        Parameters
+        ----------
+        folder : `str` or `pathlib.Path`, optional
+            The folder; by default the spool's own. From another folder, a file
+            is moved: it is removed there when the spool has it.
+        announce : `bool`, optional
+            Whether they are announced too. They are older than what was
+            announced since, so by default they are not.
+
+        Returns
+        -------
+        count : `int`
+            Files that were taken in. Others were logged, and left.
+
+        Raises
+        ------
+        ValueError
+            If there is no spool.
+        """
+        if self.spool is None:
+            msg = "there is no spool to take files into"
+            raise ValueError(msg)
+        life = await self._start()
+        mode: Announce = self._announce if announce and self._event is not None else "never"
+        return await adopt(
+            self.spool,
+            life.drain,
+            life.announcer,
+            bucket=self.bucket.name,
+            component=self.component,
+            announce=mode,
+            folder=folder,
+        )
+
+    async def aclose(self) -> None:
+        """Stop. Idempotent; `start`, and `publish`, start again.
+
+        Files that are being published are made safe first: in the spool, if
+        there is one. What waits in the spool stays there.
+        """
+        life, self._life = self._life, None
+        if life is not None and life.loop is asyncio.get_running_loop():
+            await life.close(self._upload_timeout + _CLOSE_GRACE)
+        if self._make_bucket is not None:
+            await self.bucket.aclose()
+            if self._session is not None:
+                await self._session.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _start(self) -> Life:
+        life = self._life
+        if life is None or not life.usable:
+            self._renew_bucket()
+            life = self._life = self._begin()
+        if not life.opened:
+            await life.open()
+        return life
+
+    def _begin(self) -> Life:
+        announcer = Announcer(self._event)
+        drain = Drain(
+            self.bucket,
+            self.spool,
+            self.component,
+            announcer,
+            on_stored=self._tell_stored,
+            next_sequence=self._next_sequence,
+        )
+        publisher = Publisher(
+            self.bucket, self.spool, announcer, drain, upload_timeout=self._upload_timeout, on_stored=self._tell_stored
+        )
+        return Life(publisher, self._seen_sequence)
+
+    def _renew_bucket(self) -> None:
+        """Make a bucket of our own anew after `aclose`: a mock does not come back by itself."""
+        if self._make_bucket is not None and getattr(self.bucket, "mock", self) is None:
+            self.bucket, self._session = self._make_bucket()
+
+    def _next_sequence(self) -> int:
+        """Return the next place in the order: by the clock, but never backwards."""
+        self._last_sequence = max(self._last_sequence + 1, time.time_ns())
+        return self._last_sequence
+
+    def _seen_sequence(self, sequence: int) -> None:
+        self._last_sequence = max(self._last_sequence, sequence)
+
+    async def _tell_stored(self, file: LargeFile) -> None:
+        if self._on_stored is None:
+            return
+        try:
+            result = self._on_stored(file)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            log.exception("on_stored failed for %s", file.url)

@@ -1,0 +1,128 @@
+"""What to do next with a file: pure functions over what is known of it."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final
+
+from lsst_lfa import errors
+
+if TYPE_CHECKING:
+    from lsst_lfa._spool.record import IfExists, Record
+
+__all__ = ["Found", "Outcome", "Step", "Verdict", "concerns_all", "decide", "judge", "next_step", "pause_after"]
+
+_FIRST_PAUSE: Final = 1.0
+_LONGEST_PAUSE: Final = 60.0
+# These say nothing of the one file: the next one would fare no better.
+_COMMON: Final = (
+    errors.AuthenticationError,
+    errors.AccessDeniedError,
+    errors.BucketNotFoundError,
+    errors.ConfigurationError,
+    errors.MissingCredentialsError,
+    errors.QuotaExceededError,
+    errors.RedirectRefusedError,
+    errors.UnreachableError,
+)
+
+
+class Outcome(Enum):
+    """How far one of the two ways is on which a file becomes safe: S3, and the spool."""
+
+    PENDING = auto()
+    DONE = auto()
+    FAILED = auto()
+
+
+class Verdict(Enum):
+    """What has become of a file that is being published."""
+
+    WAIT = auto()
+    STORED = auto()
+    KEPT = auto()
+    LOST = auto()
+
+
+def decide(sent: Outcome, kept: Outcome, *, time_up: bool) -> Verdict:
+    """Decide whether `publish` may return.
+
+    Parameters
+    ----------
+    sent, kept : `Outcome`
+        How far S3 and the spool are.
+    time_up : `bool`
+        Whether S3, if the spool has the file, or the spool, if S3 has it, was
+        waited for long enough.
+    """
+    if sent is Outcome.DONE:
+        return Verdict.WAIT if kept is Outcome.PENDING and not time_up else Verdict.STORED
+    if kept is Outcome.DONE:
+        return Verdict.KEPT if time_up or sent is Outcome.FAILED else Verdict.WAIT
+    return Verdict.LOST if sent is kept is Outcome.FAILED else Verdict.WAIT
+
+
+class Step(Enum):
+    """What comes next for a file in the spool."""
+
+    ANNOUNCE = auto()
+    SEND = auto()
+    REMOVE = auto()
+    LEAVE = auto()
+    """To the process whose event announces it."""
+
+
+def next_step(record: Record, *, ours: bool) -> Step:
+    """Decide what comes next for a file in the spool.
+
+    Parameters
+    ----------
+    record : `Record`
+        What its sidecar says.
+    ours : `bool`
+        Whether this process has the event that announces it.
+    """
+    if record.to_announce and ours and (record.stored or record.announce == "safe"):
+        return Step.ANNOUNCE
+    if not record.stored:
+        return Step.SEND
+    return Step.LEAVE if record.to_announce else Step.REMOVE
+
+
+class Found(Enum):
+    """What to do where an object may have the key already."""
+
+    SEND = auto()
+    ALREADY_THERE = auto()
+    NEXT_KEY = auto()
+    REFUSE = auto()
+
+
+def judge(*, exists: bool, same: bool, if_exists: IfExists) -> Found:
+    """Decide whether a file is sent under a key.
+
+    Parameters
+    ----------
+    exists : `bool`
+        Whether there is an object with this key.
+    same : `bool`
+        Whether it has the same bytes.
+    if_exists : {"keep", "overwrite", "error"}
+        What the publisher wants.
+    """
+    if not exists or (if_exists == "overwrite" and not same):
+        return Found.SEND
+    if same:
+        return Found.ALREADY_THERE
+    return Found.NEXT_KEY if if_exists == "keep" else Found.REFUSE
+
+
+def concerns_all(error: errors.LfaError) -> bool:
+    """Tell whether an error would meet every other file too."""
+    return error.transient or isinstance(error, _COMMON)
+
+
+def pause_after(failures: int, spread: float) -> float:
+    """Seconds to wait after so many failures in a row: 1, 2, 4, ... 60, of which ``spread`` takes up to half off."""
+    longest: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 100))
+    return longest * (1 - spread / 2)

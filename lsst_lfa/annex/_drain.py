@@ -1,0 +1,376 @@
+"""The background: sends what S3 did not take, oldest first, and the events that are still due."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from lsst_lfa._transfer.concurrency import task_group
+from lsst_lfa.errors import LfaError
+
+from ._decisions import Step, concerns_all, next_step, pause_after
+from ._large_file import large_file
+from ._queue import SendQueue, Waiting
+from ._reading import Digest, hash_file, open_reading
+from ._sending import Sending
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from lsst_lfa._bucket import S3Bucket
+    from lsst_lfa._spool import Entry, Spool
+
+    from ._announcing import Announcer, Ticket
+    from ._large_file import LargeFile
+
+__all__ = ["Drain", "HourlyLog"]
+
+log = logging.getLogger(__name__)
+
+_WORKERS: Final = 2
+"""Files that are sent at a time."""
+_HOUR: Final = 3600.0
+_RESCAN: Final = 60.0
+_LOCKED: Final = 5.0
+_OTHERS: Final = 30.0
+"""Seconds in which another component may send its files itself."""
+_TURN: Final = 250
+"""Files that are entered in one turn of the event loop."""
+
+
+class HourlyLog:
+    """Logs the same kind of trouble once an hour."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def warning(self, kind: str, message: str, *args: object) -> None:
+        """Log a warning, unless one of this kind was logged within the hour."""
+        now = time.monotonic()
+        if now - self._last.get(kind, -_HOUR) >= _HOUR:
+            self._last[kind] = now
+            log.warning(message, *args)
+
+
+class _LaterError(Exception):
+    """Not now: its event must come first."""
+
+
+class _DamagedError(Exception):
+    """The file is not what was published."""
+
+
+class Drain:
+    """Sends the files in the spool of one bucket.
+
+    Parameters
+    ----------
+    bucket : `AsyncS3Bucket`
+        Where they go.
+    spool : `Spool` or `None`
+        Where they are; without one, only events wait here.
+    component : `str`
+        Whose events are ours.
+    announcer : `Announcer`
+        Sends them.
+    on_stored : callable
+        Awaited with each file that S3 has.
+    next_sequence : callable
+        Gives the next place in the order of publishing.
+    """
+
+    def __init__(
+        self,
+        bucket: S3Bucket,
+        spool: Spool | None,
+        component: str,
+        announcer: Announcer,
+        *,
+        on_stored: Callable[[LargeFile], Awaitable[None]],
+        next_sequence: Callable[[], int],
+    ) -> None:
+        self._bucket = bucket
+        self._spool = spool
+        self._component = component
+        self._announcer = announcer
+        self._on_stored = on_stored
+        self._next_sequence = next_sequence
+        self._queue = SendQueue()
+        self._announcing_failures = 0
+        self._news = asyncio.Event()
+        self._event_news = asyncio.Event()
+        self._unannounced: set[Waiting] = set()
+        self._abandoned: set[str] = set()
+        self.changed = asyncio.Event()
+        """Set with every change; who waits clears it."""
+        self.publications = 0
+        """Number of files that are being published."""
+        self.hourly = HourlyLog()
+
+    @property
+    def busy(self) -> set[str]:
+        """Sidecars of the files that somebody in this process is working on."""
+        return self._queue.busy
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits: no file, and no event."""
+        return not self._queue and not self.publications and self._announcer.idle
+
+    async def open(self) -> int:
+        """Find what earlier processes left, announce what they did not, and return the highest place in the order."""
+        if self._spool is None:
+            return 0
+        await self._spool.open(self._bucket.name)
+        highest = await self._rescan()
+        for waiting in self._queue:
+            if waiting.ticket is not None and waiting.ticket.announce == "safe":
+                await self._announce_left(waiting, waiting.ticket)
+        return highest
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with task_group() as group:
+            group.create_task(self._announce_for_ever())
+            if self._spool is not None:
+                group.create_task(self._rescan_for_ever())
+                for _ in range(_WORKERS):
+                    group.create_task(self._work_for_ever())
+
+    def add(self, sidecar: str, sequence: int, size: int, ticket: Ticket | None, delay: float = 0.0) -> None:
+        """Add a file that waits."""
+        if ticket is not None and ticket.over:
+            ticket = None
+        waiting = Waiting(sidecar, sequence, size, ticket)
+        self._queue.add(waiting)
+        if delay:
+            self._postpone(waiting, delay)
+        else:
+            self._queue.push(waiting)
+        self._tell()
+
+    def forget(self, waiting: Waiting) -> None:
+        """Note that a file waits no more."""
+        self._queue.forget(waiting.sidecar)
+        self._unannounced.discard(waiting)
+        self._tell()
+
+    def kick(self) -> None:
+        """Go on at once: S3 was just seen to work."""
+        self._queue.worked()
+        self._tell()
+
+    def published(self) -> None:
+        """Note that a `publish` has ended: an event may be due."""
+        self._event_news.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self.changed.set()
+
+    # Finding
+
+    async def _rescan_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(_RESCAN)
+            await self._rescan()
+
+    async def _rescan(self) -> int:
+        assert self._spool is not None  # noqa: S101 - for the type checker
+        try:
+            known = {waiting.sidecar for waiting in self._queue} | self.busy | self._abandoned
+            found = await self._spool.scan(self._bucket.name, known)
+        except OSError as error:
+            self.hourly.warning("scan", "cannot look through %s: %s", self._spool, error)
+            return 0
+        for number, each in enumerate(found, 1):
+            if each.sidecar in self.busy or each.sidecar in self._queue:
+                continue
+            ours = each.component == self._component
+            ticket = None
+            if ours and self._announcer.active and each.announce != "never":
+                ticket = self._announcer.enter(each.sequence, each.announce)
+            if ticket is not None or not each.stored or each.announce == "never":
+                self.add(each.sidecar, each.sequence, each.size, ticket, 0.0 if ours else _OTHERS)
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+        return found[-1].sequence if found else 0
+
+    async def _announce_left(self, waiting: Waiting, ticket: Ticket) -> None:
+        """Announce a file whose process ended after it was safe, and before it was announced."""
+        assert self._spool is not None  # noqa: S101 - for the type checker
+        entry = None
+        try:
+            entry = await self._spool.claim(waiting.sidecar)
+            if entry is not None and entry.record.to_announce:
+                await self._announce(entry, ticket)
+        except (OSError, ValueError, _LaterError) as error:
+            log.debug("not announced now: %s: %s", waiting.sidecar, error)
+        finally:
+            if ticket.file is None:  # another process has it
+                await self._announcer.leave(ticket)
+                waiting.ticket = None
+            if entry is not None:
+                await entry.release()
+
+    # Announcing
+
+    async def _announce_for_ever(self) -> None:
+        """Send the events that are due, when no file is being published; again after a failure."""
+        while True:
+            pause = pause_after(self._announcing_failures, random.random()) if self._announcing_failures else None  # noqa: S311
+            try:
+                async with asyncio.timeout(pause):
+                    await self._event_news.wait()
+            except TimeoutError:
+                pass
+            self._event_news.clear()
+            if self.publications == 0 and self._announcer.due:
+                await self._announcer.flush()
+                self._announcing_failures = self._announcing_failures + 1 if self._announcer.due else 0
+            self._wake_announced()
+
+    def _wake_announced(self) -> None:
+        """Go on with the files whose events were sent meanwhile."""
+        for waiting in [each for each in self._unannounced if each.ticket is None or each.ticket.over]:
+            self._unannounced.discard(waiting)
+            self._queue.push(waiting)
+        self._tell()
+
+    async def _announce(self, entry: Entry, ticket: Ticket) -> None:
+        """Announce a file of the spool; _LaterError if that must wait."""
+        if not ticket.over:
+            ticket.file = self._file(entry)
+            if self.publications == 0:
+                await self._announcer.flush()
+        if not ticket.over:
+            raise _LaterError
+        await entry.note(announced=True, sync=True)
+
+    def _file(self, entry: Entry) -> LargeFile:
+        record = entry.record
+        path = None if record.stored else entry.payload
+        return large_file(record, self._bucket.url(record.key), stored=record.stored, path=path)
+
+    # Sending
+
+    async def _work_for_ever(self) -> None:
+        while True:
+            waiting, probe = await self._next()
+            try:
+                await self._work_on(waiting)
+            finally:
+                if probe:
+                    self._queue.probed()
+                self._tell()
+
+    async def _next(self) -> tuple[Waiting, bool]:
+        now = asyncio.get_running_loop().time
+        while (found := self._queue.pop(now())) is None:
+            self._news.clear()
+            try:
+                async with asyncio.timeout_at(self._queue.next_time(now())):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+        return found
+
+    async def _work_on(self, waiting: Waiting) -> None:
+        assert self._spool is not None  # noqa: S101 - for the type checker
+        self.busy.add(waiting.sidecar)  # nobody else in this process has it
+        entry = None
+        try:
+            entry = await self._spool.claim(waiting.sidecar)
+            if entry is None:
+                self._postpone(waiting, _LOCKED)
+            else:
+                await self._take_steps(entry, waiting)
+        except LfaError as error:  # first, for some are OSErrors too
+            self._failed(waiting, error)
+        except FileNotFoundError as error:
+            await self._abandon(waiting, error if entry is not None else None)
+        except (ValueError, _DamagedError) as error:
+            await self._abandon(waiting, error)
+        except _LaterError:
+            self._unannounced.add(waiting)
+            self._event_news.set()
+        except OSError as error:
+            self.hourly.warning("disk", "cannot work on %s, which is tried again later: %s", waiting.sidecar, error)
+            self._postpone(waiting, _RESCAN)
+        except Exception:
+            # A bug. It must not keep the other files from being sent.
+            log.exception("cannot send %s, which is tried again in an hour", waiting.sidecar)
+            self._postpone(waiting, _HOUR)
+        finally:
+            self.busy.discard(waiting.sidecar)
+            if entry is not None:
+                await entry.release()
+
+    async def _take_steps(self, entry: Entry, waiting: Waiting) -> None:
+        assert self._spool is not None  # noqa: S101 - for the type checker
+        while True:
+            step = next_step(entry.record, ours=waiting.ticket is not None)
+            if step is Step.ANNOUNCE and waiting.ticket is not None:
+                await self._announce(entry, waiting.ticket)
+            elif step is Step.SEND:
+                await self._send(entry, waiting)
+            else:
+                if step is Step.REMOVE:
+                    await entry.remove()
+                    self._spool.count(-waiting.size)
+                self.forget(waiting)
+                return
+
+    async def _send(self, entry: Entry, waiting: Waiting) -> None:
+        record = entry.record
+        expected = Digest(record.byte_size, record.check_sum)
+        if await hash_file(entry.payload) != expected:
+            msg = f"{entry.payload} is not what was published: it should have {expected.size} bytes, MD5 {expected.md5}"
+            raise _DamagedError(msg)
+
+        async def digest() -> Digest:
+            return expected
+
+        # Whoever published it with "error" can no longer be told.
+        if_exists = "keep" if record.if_exists == "error" else record.if_exists
+        sending = Sending(self._bucket, record.key, if_exists, record.mime_type)
+        await sending.send(await open_reading(entry.payload, spooled=True), digest)
+        self._queue.worked()
+        if sending.key != record.key:
+            log.warning("s3://%s/%s has other bytes: the new ones are %s", record.bucket, record.key, sending.key)
+            await entry.note(stored=True, key=sending.key, announced=False, sync=True)
+            if waiting.ticket is None and record.component == self._component:
+                waiting.ticket = self._announcer.enter(self._next_sequence(), record.announce)
+        else:
+            await entry.note(stored=True, sync=record.to_announce)
+        await entry.drop_payload()
+        await self._on_stored(replace(self._file(entry), stored=True, path=None))
+
+    def _postpone(self, waiting: Waiting, delay: float) -> None:
+        self._queue.postpone(waiting, asyncio.get_running_loop().time() + delay)
+
+    def _failed(self, waiting: Waiting, error: LfaError) -> None:
+        self.hourly.warning(
+            type(error).__name__, "%d files wait in %s; S3 did not take one: %s", len(self._queue), self._spool, error
+        )
+        if concerns_all(error):
+            self._queue.failed(asyncio.get_running_loop().time())
+            self._queue.push(waiting)
+        else:
+            waiting.failures += 1
+            self._postpone(waiting, min(_HOUR, _RESCAN * 2.0 ** min(waiting.failures, 10)))
+
+    async def _abandon(self, waiting: Waiting, error: Exception | None) -> None:
+        """Give up a file that is gone, or is damaged; what there is of it stays in the folder."""
+        if error is not None:
+            log.error("a file in the spool cannot be sent, and is left there: %s", error)
+        if waiting.ticket is not None and waiting.ticket.file is None:
+            await self._announcer.leave(waiting.ticket)
+        if error is not None:
+            self._abandoned.add(waiting.sidecar)
+        self.forget(waiting)

@@ -1,0 +1,82 @@
+"""An annex between its start and its end, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from lsst_lfa._transfer.concurrency import uninterrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._publication import Publisher
+
+__all__ = ["Life"]
+
+log = logging.getLogger(__name__)
+
+
+class Life:
+    """An annex between `start` and `aclose`, in one event loop.
+
+    Parameters
+    ----------
+    publisher : `Publisher`
+        What its publications share.
+    seen_sequence : callable
+        Called with the highest place in the order that earlier processes gave.
+    """
+
+    def __init__(self, publisher: Publisher, seen_sequence: Callable[[int], None]) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.opened = False
+        self.publisher = publisher
+        self.announcer = publisher.announcer
+        self.drain = publisher.drain
+        self._seen_sequence = seen_sequence
+        self._opening = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it belongs to the loop that runs, and still works."""
+        if self.loop is not asyncio.get_running_loop():
+            return False
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()  # a bug in the background comes through
+        return self._task is None or not self._task.done()
+
+    async def open(self) -> None:
+        """Find what waits, and begin to send it."""
+        async with self._opening:
+            if not self.opened:
+                self._seen_sequence(await self.drain.open())
+                self._task = asyncio.create_task(self.drain.run(), name="lsst_lfa annex")
+                self.opened = True
+
+    async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - files are safe or not by then
+        """Make safe what is being published, and stop."""
+        self.publisher.hurry.set()
+        try:
+            async with asyncio.timeout(timeout):
+                while self.drain.publications:
+                    self.drain.changed.clear()
+                    await self.drain.changed.wait()
+        except TimeoutError:
+            log.warning("%d files are still being published, while the annex is closed", self.drain.publications)
+        finally:
+            await uninterrupted(self._stop(), grace=None)
+
+    async def _stop(self) -> None:
+        tasks = set(self.publisher.tasks)
+        if self._task is not None:
+            self._task.cancel()
+            tasks.add(self._task)
+        if tasks:
+            await asyncio.wait(tasks)
+        if self.announcer.due:
+            await self.announcer.flush()
+        if self.announcer.due:
+            log.error("events are still due while the annex is closed; those of files in the spool are sent later")

@@ -1,0 +1,343 @@
+"""One file being published: on its way to S3 and to the spool at once, until it is safe in one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from lsst_lfa._spool import NotKeptError
+from lsst_lfa._transfer.concurrency import uninterrupted
+from lsst_lfa.errors import LfaError, NotStoredError, TransferTimeoutError
+
+from ._decisions import Outcome, Verdict, decide
+from ._large_file import large_file
+from ._reading import Sink, open_reading
+from ._sending import KeyTakenError, Sending
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    from lsst_lfa._bucket import S3Bucket
+    from lsst_lfa._spool import Entry, Record, Spool
+    from lsst_lfa._spool.spool import Taken
+
+    from ._announcing import Announcer, Ticket
+    from ._drain import Drain
+    from ._large_file import LargeFile
+    from ._reading import Digest, Reading
+
+__all__ = ["Publication", "Publisher"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Publisher:
+    """What all publications of an annex share, from its start to its end.
+
+    Attributes
+    ----------
+    tasks : `set` [`asyncio.Task`]
+        Uploads that were given up, and still clean up after themselves.
+    hurry : `asyncio.Event`
+        Set when files need only be safe, in whatever way.
+    """
+
+    bucket: S3Bucket
+    spool: Spool | None
+    announcer: Announcer
+    drain: Drain
+    upload_timeout: float
+    on_stored: Callable[[LargeFile], Awaitable[None]]
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Publication:
+    """One call of `LargeFileAnnex.publish`.
+
+    Parameters
+    ----------
+    publisher : `Publisher`
+        What it shares with others.
+    record : `Record`
+        What is known of the file so far.
+    ticket : `Ticket`
+        Its place in the order of events.
+    """
+
+    def __init__(self, publisher: Publisher, record: Record, ticket: Ticket) -> None:
+        self._publisher = publisher
+        self._record = record
+        self._ticket = ticket
+        self._entry: Entry | None = None
+        self._not_kept: NotKeptError | None = None
+        self._taken: list[Taken] = []
+        self._sink: Sink | None = None
+        self._reading: Reading | None = None
+        self._sending = Sending(publisher.bucket, record.key, record.if_exists, record.mime_type)
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        self.handed_over = False
+        """Whether the background has the file now, and its event."""
+
+    async def run(self, source: Any) -> LargeFile:
+        """Publish it; see `LargeFileAnnex.publish`."""
+        deadline = asyncio.get_running_loop().time() + self._publisher.upload_timeout
+        safe = False
+        try:
+            await self._reserve()
+            self._reading = await open_reading(source, spooled=self._entry is not None)
+            file = await self._publish(deadline)
+            safe = True
+        finally:
+            await uninterrupted(self._clean_up(safe=safe), grace=None)
+        return file
+
+    async def _publish(self, deadline: float) -> LargeFile:
+        assert self._reading is not None  # noqa: S101 - for the type checker
+        self._start("reading", self._reading.run(self._sink))
+        twin = await self._find_twin() if self._taken else None
+        if twin is not None:
+            return await self._conclude_twin(twin)
+        if self._sink is not None:
+            self._start("keeping", self._keep())
+        # What replaces a file that waits must not come before it.
+        if not (self._taken and self._record.if_exists == "overwrite"):
+            self._start("sending", self._sending.send(self._reading, self._digest))
+        verdict = await self._wait_until_safe(deadline)
+        if verdict is Verdict.LOST:
+            raise self._lost()
+        return await (self._conclude_stored() if verdict is Verdict.STORED else self._conclude_kept())
+
+    def _start(self, name: str, work: Coroutine[Any, Any, Any]) -> None:
+        self._tasks[name] = asyncio.create_task(work)
+
+    async def _digest(self) -> Digest:
+        digest: Digest = await asyncio.shield(self._tasks["reading"])
+        return digest
+
+    # Keeping
+
+    async def _reserve(self) -> None:
+        spool = self._publisher.spool
+        if spool is None:
+            return
+        try:
+            self._entry, self._taken = await spool.reserve(self._record)
+        except NotKeptError as error:
+            self._give_up_spool(error)
+            return
+        self._publisher.drain.busy.add(str(self._entry.sidecar))
+        self._sink = Sink(spool, self._entry.new_file())
+        if self._entry.record.key != self._record.key:
+            self._record = replace(self._record, key=self._entry.record.key)
+            self._sending = Sending(
+                self._publisher.bucket, self._record.key, self._record.if_exists, self._record.mime_type
+            )
+
+    def _give_up_spool(self, error: NotKeptError) -> None:
+        self._not_kept = error
+        self._publisher.drain.hourly.warning("spool", "%s: files go to S3 directly", error)
+
+    async def _keep(self) -> None:
+        """Put the file in the spool for good."""
+        spool, entry, sink = self._publisher.spool, self._entry, self._sink
+        assert spool is not None  # noqa: S101 - for the type checker
+        assert entry is not None  # noqa: S101 - as above
+        assert sink is not None  # noqa: S101 - as above
+        digest = await self._kept_digest(sink)
+        if digest is None or sink.error is not None:
+            raise sink.error or NotKeptError
+        try:
+            await entry.commit(sink.file, digest.size, digest.md5)
+        except OSError as error:
+            raise spool.not_kept(error) from error
+        spool.count(digest.size)
+
+    async def _kept_digest(self, sink: Sink) -> Digest | None:
+        """Wait until all is read; `None` if the spool takes no more, and the rest is the upload's to read."""
+        reading, failed = self._tasks["reading"], asyncio.ensure_future(sink.failed.wait())
+        try:
+            await asyncio.wait({reading, failed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            failed.cancel()
+        return await self._digest() if reading.done() else None
+
+    async def _find_twin(self) -> Taken | None:
+        """Return the file with the same bytes that waits under the same key, if there is one."""
+        assert self._sink is not None  # noqa: S101 - for the type checker
+        digest = await self._kept_digest(self._sink)
+        if digest is None:
+            return None
+        for each in self._taken:
+            if (each.record.byte_size, each.record.check_sum) == digest:
+                return each
+        if self._record.if_exists == "error":
+            msg = f"{self._taken[0].sidecar} waits to be sent under the same key, with other bytes"
+            raise KeyTakenError(msg)
+        return None
+
+    # Waiting
+
+    async def _wait_until_safe(self, deadline: float) -> Verdict:
+        loop, hurry = asyncio.get_running_loop(), self._publisher.hurry
+        self._start("hurry", hurry.wait())
+        while True:
+            time_up = loop.time() >= deadline or hurry.is_set()
+            verdict = decide(self._outcome("sending"), self._outcome("keeping"), time_up=time_up)
+            if verdict is not Verdict.WAIT:
+                return verdict
+            running = {task for task in self._tasks.values() if not task.done()}
+            await asyncio.wait(
+                running, timeout=None if time_up else deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
+            )
+
+    def _outcome(self, name: str) -> Outcome:
+        reading = self._tasks["reading"]
+        if reading.done():
+            reading.result()  # what is wrong with the source is the caller's to hear
+        task = self._tasks.get(name)
+        if task is None:
+            return Outcome.FAILED
+        if not task.done():
+            return Outcome.PENDING
+        error = task.exception()
+        if isinstance(error, KeyTakenError):
+            raise error
+        if isinstance(error, NotKeptError) and self._not_kept is None:
+            self._give_up_spool(error)
+        return Outcome.DONE if error is None else Outcome.FAILED
+
+    def _send_error(self) -> BaseException | None:
+        task = self._tasks.get("sending")
+        return task.exception() if task is not None and task.done() else None
+
+    def _lost(self) -> BaseException:
+        cause = self._send_error()
+        if not isinstance(cause, LfaError):
+            return cause or AssertionError("lost without an error")
+        kept = f"and {self._not_kept}" if self._not_kept is not None else "and there is no spool, so nothing was kept"
+        error = NotStoredError(f"s3://{self._record.bucket}/{self._record.key} was not published: {cause}; {kept}")
+        error.transient = cause.transient
+        error.__cause__ = cause
+        return error
+
+    # Concluding
+
+    def _file(self, *, stored: bool, error: BaseException | None = None) -> LargeFile:
+        record, entry = self._record, self._entry
+        path = entry.payload if entry is not None and not stored else None
+        known = error if isinstance(error, LfaError) else None
+        return large_file(record, self._publisher.bucket.url(record.key), stored=stored, path=path, error=known)
+
+    async def _conclude_stored(self) -> LargeFile:
+        digest = await self._digest()
+        self._record = replace(
+            self._record, key=self._sending.key, byte_size=digest.size, check_sum=digest.md5, stored=True
+        )
+        await self._note(stored=True, key=self._sending.key)
+        file = self._file(stored=True)
+        if self._record.announce == "safe":
+            await self._publisher.announcer.announce(self._ticket, file)
+        else:
+            await self._publisher.announcer.announce_if_next(self._ticket, file)
+        await self._publisher.on_stored(file)
+        self._publisher.drain.kick()
+        return file
+
+    async def _conclude_kept(self) -> LargeFile:
+        assert self._entry is not None  # noqa: S101 - for the type checker
+        error = self._send_error()
+        if error is None:
+            error = TransferTimeoutError(
+                f"S3 did not take s3://{self._record.bucket}/{self._record.key} within "
+                f"{self._publisher.upload_timeout:g} s: it is in the spool, and is sent from there"
+            )
+            error.transient = True
+        elif not isinstance(error, LfaError):
+            log.error("the upload of %s failed in a way that nobody foresaw", self._record.key, exc_info=error)
+        self._record = replace(self._entry.record, key=self._sending.key)
+        if self._entry.record.key != self._sending.key:
+            await self._note(key=self._sending.key)
+        file = self._file(stored=False, error=error)
+        if self._record.announce == "safe":
+            await self._publisher.announcer.announce(self._ticket, file)
+            if self._ticket.over:
+                await self._note(announced=True, sync=True)
+        return file
+
+    async def _conclude_twin(self, twin: Taken) -> LargeFile:
+        """Announce a file that was published before, and waits in the spool, once more."""
+        record = replace(
+            twin.record, generator=self._record.generator, id=self._record.id, version=self._record.version
+        )
+        path = twin.sidecar.with_name(twin.sidecar.name.removesuffix(".lfa.jsonl"))
+        file = large_file(record, self._publisher.bucket.url(record.key), stored=False, path=path)
+        if self._record.announce == "safe":
+            await self._publisher.announcer.announce(self._ticket, file)
+        else:
+            await self._publisher.announcer.leave(self._ticket)  # it is announced when S3 has it
+        return file
+
+    async def _note(self, **changes: Any) -> None:
+        """Note a change in the sidecar; if that fails, the file is sent or announced once more after a crash."""
+        if self._entry is not None and self._entry.record.safe:
+            try:
+                await self._entry.note(**changes)
+            except OSError as error:
+                log.warning("cannot note %s in %s: %s", changes, self._entry.sidecar, error)
+
+    # Cleaning up
+
+    async def _clean_up(self, *, safe: bool) -> None:
+        await self._stop_tasks(wait_for_upload=self._entry is None)
+        if self._reading is not None:
+            self._reading.finish(safe=safe)
+        if self._sink is not None:
+            await self._sink.file.discard()
+        if self._entry is not None:
+            await self._settle_entry(self._entry)
+
+    async def _stop_tasks(self, *, wait_for_upload: bool) -> None:
+        sending = self._tasks.pop("sending", None)
+        if sending is not None and not sending.done():
+            sending.cancel()
+            if wait_for_upload:  # it may use what is the caller's
+                await asyncio.wait({sending})
+            else:
+                self._publisher.tasks.add(sending)
+                sending.add_done_callback(self._publisher.tasks.discard)
+        running = {task for task in self._tasks.values() if not task.done()}
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for task in (*self._tasks.values(), *([sending] if sending is not None and sending.done() else ())):
+            if not task.cancelled():
+                task.exception()  # it was heard
+
+    async def _settle_entry(self, entry: Entry) -> None:
+        """Remove what is done with, or hand over to the background what it has to do."""
+        publisher, record, sidecar = self._publisher, entry.record, str(entry.sidecar)
+        done = record.stored and (self._ticket.over or record.announce == "never")
+        try:
+            if done or not record.safe:
+                await entry.remove()
+            elif record.stored:
+                await entry.drop_payload()
+        except OSError as error:
+            publisher.drain.hourly.warning("disk", "cannot remove %s, which is tried again later: %s", sidecar, error)
+            done = False
+        await entry.release()
+        publisher.drain.busy.discard(sidecar)
+        if record.safe and done and publisher.spool is not None:
+            publisher.spool.count(-record.byte_size)
+        elif record.safe:
+            self.handed_over = True
+            if self._ticket.file is None and record.announce == "safe":  # it was cancelled
+                self._ticket.file = large_file(
+                    record, publisher.bucket.url(record.key), stored=record.stored, path=entry.payload
+                )
+            publisher.drain.add(sidecar, record.sequence, record.byte_size, self._ticket)

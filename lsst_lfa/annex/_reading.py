@@ -1,0 +1,303 @@
+"""The one pass that reads a source, off the loop: for size and MD5, into the spool's file, and on to the upload."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from lsst_lfa import fits
+from lsst_lfa._transfer.concurrency import in_thread, task_group
+from lsst_lfa._transfer.sources import open_source
+from lsst_lfa.errors import SourceChangedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from typing_extensions import Buffer
+
+    from lsst_lfa._spool import NotKeptError, Spool
+    from lsst_lfa._transfer.files import AtomicFile
+    from lsst_lfa._transfer.sources import Uploadable
+
+__all__ = ["Digest", "Reading", "Sink", "hash_file", "open_reading"]
+
+_BLOCK: Final = 4 * 1024 * 1024
+"""Bytes that are read, hashed and written at a time."""
+_PIECE: Final = 1024 * 1024
+"""Bytes that the upload gets at a time."""
+
+
+class Digest(NamedTuple):
+    """Size in bytes, and MD5 in hex."""
+
+    size: int
+    md5: str
+
+
+class Sink:
+    """The spool's file while it is being filled; once it has failed, it takes no more."""
+
+    def __init__(self, spool: Spool, file: AtomicFile) -> None:
+        self._spool = spool
+        self.file = file
+        self.error: NotKeptError | None = None
+        self.failed = asyncio.Event()
+
+    def _fail(self, error: OSError) -> None:
+        self.error = self._spool.not_kept(error)
+        self.failed.set()
+
+    async def write(self, view: memoryview, position: int) -> None:
+        """Write, unless an earlier write has failed."""
+        if self.error is None:
+            try:
+                self._spool.require_room(position + view.nbytes)
+                await self.file.write(view, position)
+            except OSError as error:
+                self._fail(error)
+
+    async def link_to(self, path: Path) -> bool:
+        """Take a file as it is, where the file system can; return whether it could."""
+        try:
+            self._spool.require_room((await in_thread(path.stat)).st_size)
+            await self.file.link_to(path)
+        except OSError:
+            return False
+        return True
+
+    async def create(self) -> None:
+        """Make the file, empty."""
+        try:
+            await self.file.create()
+        except OSError as error:
+            self._fail(error)
+
+
+class Reading(Protocol):
+    """One source, being read."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether `body` and `read` can be used more than once, while it is read and when it was."""
+
+    async def run(self, sink: Sink | None) -> Digest:
+        """Read all of it into the sink, and return size and MD5."""
+
+    def body(self) -> Uploadable:
+        """Return what to upload."""
+
+    def read(self, position: int, count: int) -> bytes | memoryview:
+        """Return bytes of it, when all were read; blocks."""
+
+    def finish(self, *, safe: bool) -> None:
+        """Leave the source as an upload would have."""
+
+
+async def open_reading(source: Uploadable | Any, *, spooled: bool) -> Reading:
+    """Find out how to read a source.
+
+    Parameters
+    ----------
+    source : what can be uploaded, or `astropy.io.fits.HDUList`
+        The source.
+    spooled : `bool`
+        Whether there will be a sink. What its owner may change is then read
+        once, and the upload gets it from the sink: its owner has it back as
+        soon as that is full.
+
+    Raises
+    ------
+    TypeError
+        If it is none of these.
+    """
+    if type(source).__name__ == "HDUList" and type(source).__module__.startswith("astropy."):
+        return _MemoryReading(await fits.dump(source))
+    if isinstance(source, os.PathLike):
+        return _PathReading(Path(source))
+    if type(source) is io.BytesIO:
+        rest = memoryview(source.getvalue())[source.tell() :]
+        return _MemoryReading(rest, lambda: _to_end(source))
+    if type(source) is bytes or (not spooled and _is_buffer(source)):
+        view = memoryview(source)  # type: ignore[arg-type]
+        return _MemoryReading(view.cast("B") if view.nbytes else memoryview(b""))
+    return _StreamReading(source)
+
+
+def _is_buffer(source: Any) -> bool:
+    try:
+        with memoryview(source) as view:
+            return view.c_contiguous
+    except TypeError:
+        return False
+
+
+def _to_end(source: io.BytesIO) -> None:
+    with suppress(ValueError):  # its owner has closed it
+        source.seek(0, io.SEEK_END)
+
+
+class _MemoryReading:
+    """Bytes in memory that nobody changes."""
+
+    repeatable = True
+
+    def __init__(self, view: memoryview, finish: Callable[[], None] = lambda: None) -> None:
+        self._view = view
+        self._finish = finish
+
+    async def run(self, sink: Sink | None) -> Digest:
+        md5 = hashlib.md5(usedforsecurity=False)
+        if sink is not None:
+            await sink.create()
+        for start in range(0, self._view.nbytes, _BLOCK):
+            block = self._view[start : start + _BLOCK]
+            async with task_group() as group:
+                group.create_task(in_thread(md5.update, block))
+                if sink is not None:
+                    group.create_task(sink.write(block, start))
+        return Digest(self._view.nbytes, md5.hexdigest())
+
+    def body(self) -> memoryview:
+        return self._view
+
+    def read(self, position: int, count: int) -> memoryview:
+        return self._view[position : position + count]
+
+    def finish(self, *, safe: bool) -> None:
+        if safe:
+            self._finish()
+
+
+class _PathReading:
+    """A file on disk: linked, if it can be, or else copied."""
+
+    repeatable = True
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def run(self, sink: Sink | None) -> Digest:
+        before = await in_thread(_state, self._path)
+        if sink is not None and await sink.link_to(self._path):
+            sink = None
+        elif sink is not None:
+            await sink.create()
+        digest = await hash_file(self._path, sink)
+        if await in_thread(_state, self._path) != before:
+            msg = f"{self._path} was changed while it was published"
+            raise SourceChangedError(msg)
+        return digest
+
+    def body(self) -> Path:
+        return self._path
+
+    def read(self, position: int, count: int) -> bytes:
+        with self._path.open("rb") as file:
+            file.seek(position)
+            return file.read(count)
+
+    def finish(self, *, safe: bool) -> None:
+        """Do nothing: a path has no position."""
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+async def hash_file(path: Path, sink: Sink | None = None) -> Digest:
+    """Read a file for its size and MD5, and copy it to a sink, if there is one."""
+    md5 = hashlib.md5(usedforsecurity=False)
+    position = 0
+    source = open_source(path)
+    async with source:
+        while part := await source.read(_BLOCK):
+            position = await _take(part, position, md5, sink)
+    return Digest(position, md5.hexdigest())
+
+
+async def _take(part: list[memoryview], position: int, md5: Any, sink: Sink | None) -> int:
+    for view in part:
+        await in_thread(md5.update, view)
+        if sink is not None:
+            await sink.write(view, position)
+        position += view.nbytes
+    return position
+
+
+class _StreamReading:
+    """What can be read once: into the sink, from which the upload follows; without a sink, by the upload itself."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = open_source(source)
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sink: Sink | None = None
+        self._size = 0
+        self._kept = 0  # bytes that the sink has
+        self._unkept: list[memoryview] = []  # read, and not in the sink
+        self._open = self._finished = False
+        self._changed = asyncio.Event()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether all that was read is in the sink."""
+        return self._sink is not None and self._sink.error is None
+
+    async def run(self, sink: Sink | None) -> Digest:
+        self._sink = sink
+        async with self._source:
+            if sink is not None:
+                await sink.create()
+            self._open = True
+            self._notify()
+            while not self._finished:
+                await (self._advance() if self.repeatable else self._changed.wait())
+        return Digest(self._size, self._md5.hexdigest())
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _advance(self) -> None:
+        """Read the next block, into the sink if it takes it."""
+        part = await self._source.read(_BLOCK)
+        self._size = await _take(part, self._size, self._md5, self._sink if self.repeatable else None)
+        if self.repeatable:
+            self._kept = self._size
+        else:
+            self._unkept = part
+        self._finished = not part
+        self._notify()
+
+    def body(self) -> AsyncIterator[Buffer]:
+        return self._follow()
+
+    async def _follow(self) -> AsyncIterator[Buffer]:
+        position = 0
+        while True:
+            if position < self._kept:
+                piece = await in_thread(self.read, position, min(_PIECE, self._kept - position))
+                position += len(piece)
+                yield piece
+            elif self._unkept:
+                part, self._unkept = self._unkept, []
+                for view in part:
+                    yield view
+            elif self._finished:
+                return
+            elif self.repeatable or not self._open:
+                await self._changed.wait()
+            else:
+                await self._advance()
+
+    def read(self, position: int, count: int) -> bytes:
+        assert self._sink is not None  # noqa: S101 - for the type checker
+        return self._sink.file.read(position, count)
+
+    def finish(self, *, safe: bool) -> None:
+        """Do nothing: the source restores its position itself after an error."""
