@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from . import errors, sites
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import errors
 from ._bucket import AsyncS3Bucket
 from ._download_url import download_url
 from ._mock.server import MockS3Server
@@ -10,8 +13,11 @@ from ._session import S3Session
 from ._transfer.config import TransferConfig
 from ._transfer.responses import ObjectInfo
 from ._transfer.sources import Uploadable
-from .annex import LargeFile, LargeFileAnnex, Spool
 from .errors import LfaError
+
+if TYPE_CHECKING:
+    from . import annex, sites
+    from .annex import LargeFile, LargeFileAnnex, Spool
 
 __all__ = [
     "AsyncS3Bucket",
@@ -24,6 +30,7 @@ __all__ = [
     "Spool",
     "TransferConfig",
     "Uploadable",
+    "annex",
     "download_url",
     "errors",
     "sites",
@@ -31,16 +38,24 @@ __all__ = [
 
 __version__ = "0.1.0"
 
+# Imported when they are first asked for: whoever moves files only does not pay for the annex.
+_LATER = dict.fromkeys(("LargeFile", "LargeFileAnnex", "Spool"), "annex") | {"annex": "annex", "sites": "sites"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    found = module if name == _LATER[name] else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 # Where users find them, and what a repr, a traceback and a pickle should say.
-for _public in (
-    AsyncS3Bucket,
-    LargeFile,
-    LargeFileAnnex,
-    MockS3Server,
-    ObjectInfo,
-    S3Session,
-    Spool,
-    TransferConfig,
-    download_url,
-):
+for _public in (AsyncS3Bucket, MockS3Server, ObjectInfo, S3Session, TransferConfig, download_url):
     _public.__module__ = __name__
