@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import os
 import tracemalloc
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -188,12 +189,15 @@ def memory_within(limit: int) -> Iterator[None]:
 
 
 def descriptors() -> dict[str, str]:
-    """Return this process's open file descriptors, and what each is of."""
+    """Return this process's open file descriptors, and what each is of.
+
+    But for the one of /dev/null that uvloop's loops keep, from their first server on.
+    """
     found = {}
     for link in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # the folder's own
             found[link.name] = str(link.readlink())
-    return found
+    return {number: target for number, target in found.items() if target != os.devnull}
 
 
 @asynccontextmanager
