@@ -7,6 +7,7 @@ be entered, closed, and asked to `HttpSession.send` a prepared request.
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 from contextvars import ContextVar
@@ -181,10 +182,13 @@ class HttpSession:
         if self._session is None:
             raise aiohttp.ClientConnectionError("the session is closed")
         proxy = _Proxy.parse(self._proxies.get(URL(url, encoded=True).scheme))
-        encrypted = url.startswith("https:") or (proxy is not None and proxy.url.scheme == "https")
+        tunnelled = url.startswith("https:")
+        encrypted = tunnelled or (proxy is not None and proxy.url.scheme == "https")
         context = await self._tls_context() if encrypted else True
         # aiohttp takes this as an option, not as a header.
         chunked = headers.pop("Transfer-Encoding", None)
+        if proxy is not None and not tunnelled:
+            headers.extend(proxy.headers)
         transports: list[asyncio.Transport] = []
         token = _transport.set(transports)
         try:
@@ -197,7 +201,7 @@ class HttpSession:
                 allow_redirects=False,
                 ssl=context,
                 proxy=proxy.url if proxy else None,
-                proxy_auth=proxy.auth if proxy else None,
+                proxy_headers=proxy.headers if proxy and tunnelled else None,
             )
             refusal = _refusal(response)
             if refusal is not None:
@@ -336,7 +340,7 @@ class _Proxy(NamedTuple):
     """A proxy, and apart from it, so that no error shows them, its credentials."""
 
     url: URL
-    auth: aiohttp.BasicAuth | None
+    headers: dict[str, str]
 
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
@@ -353,8 +357,10 @@ class _Proxy(NamedTuple):
                 f"the proxy's URL ({text.rpartition('@')[2]}) is not http(s)://host:port",
                 "Check HTTPS_PROXY and HTTP_PROXY.",
             )
-        auth = aiohttp.BasicAuth(url.user or "", url.password or "") if url.user or url.password else None
-        return cls(url.with_user(None), auth)
+        if not url.user and not url.password:
+            return cls(url, {})
+        credentials = f"{url.user or ''}:{url.password or ''}".encode()
+        return cls(url.with_user(None), {"Proxy-Authorization": f"Basic {base64.b64encode(credentials).decode()}"})
 
 
 def _botocores_authorities() -> str | None:
