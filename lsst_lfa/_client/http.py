@@ -36,6 +36,8 @@ _READ_BUFFER = 256 * 1024
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_BODY = 32 * 1024 * 1024
 _KEEPALIVE = 12.0
+# What a server that expects TLS says to a plain request begins with this (RFC 8446, 5.1), as aiohttp shows it.
+_TLS_ALERT = r"\x15\x03"
 
 # The transport that the request under way in this task was given.
 _transport: ContextVar[list[asyncio.Transport]] = ContextVar("_transport")
@@ -151,8 +153,6 @@ class HttpSession:
             # Its own text, and that of what it came from, may show the URL.
             if isinstance(error, aiohttp.ClientConnectorError):
                 raise error from None
-            if isinstance(error, aiohttp.ClientResponseError):
-                raise ResponseParserError(error.message) from None
             raise aiohttp.ClientPayloadError(type(error).__name__) from None
         return response
 
@@ -167,6 +167,9 @@ class HttpSession:
         context = await self._tls_context() if encrypted else True
         # aiohttp takes this as an option, not as a header.
         chunked = headers.pop("Transfer-Encoding", None)
+        proxy_headers = proxy.headers if proxy else {}
+        if not url.startswith("https:"):
+            headers.update(proxy_headers)  # there is no CONNECT that could have them
         transports: list[asyncio.Transport] = []
         token = _transport.set(transports)
         try:
@@ -179,15 +182,18 @@ class HttpSession:
                 allow_redirects=False,
                 ssl=context,
                 proxy=proxy.url if proxy else None,
-                proxy_auth=proxy.auth if proxy else None,
+                proxy_headers=proxy_headers or None,
             )
             refusal = _refusal(response)
             if refusal is not None:
                 response.close()
                 raise refusal
-        except BaseException:
+        except BaseException as error:
             for transport in transports:
                 transport.abort()
+            if isinstance(error, aiohttp.ClientResponseError):
+                # It has the request's headers with it, and in them whatever was signed.
+                raise _unreadable(error, url) from None
             raise
         finally:
             _transport.reset(token)
@@ -302,6 +308,22 @@ def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
     return refusal
 
 
+def _unreadable(error: aiohttp.ClientResponseError, url: str) -> Exception:
+    """Say what is wrong with a response's head, or with a proxy's response."""
+    unreadable: Exception = ResponseParserError(error.message)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        if error.status >= 500:  # noqa: PLR2004 - it may have better luck
+            return aiohttp.ClientConnectionError(f"the proxy responded with {error.status}: {error.message}")
+        return TransportError(
+            errors.UnreachableError,
+            f"the proxy refuses to connect ({error.status}: {error.message})",
+            "Check HTTPS_PROXY, the user and password in it, and NO_PROXY.",
+        )
+    if url.startswith("http:") and _TLS_ALERT in error.message:
+        return TransportError(errors.ConfigurationError, "the server wants TLS", "Its URL begins with https://.")
+    return unreadable
+
+
 def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
     region = response.headers.get("x-amz-bucket-region")
     there = f" The bucket is in {region}: set AWS_DEFAULT_REGION, or S3Session(region={region!r})." if region else ""
@@ -313,10 +335,13 @@ def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
 
 
 class _Proxy(NamedTuple):
-    """A proxy, and apart from it, so that no error shows them, its credentials."""
+    """A proxy; and apart from it, as the headers that they go in, its credentials.
+
+    aiohttp would keep them with each connection, and show them in its errors.
+    """
 
     url: URL
-    auth: aiohttp.BasicAuth | None
+    headers: dict[str, str]
 
     @classmethod
     def parse(cls, text: str | None) -> Self | None:
@@ -333,8 +358,10 @@ class _Proxy(NamedTuple):
                 f"the proxy's URL ({text.rpartition('@')[2]}) is not http(s)://host:port",
                 "Check HTTPS_PROXY and HTTP_PROXY.",
             )
-        auth = aiohttp.BasicAuth(url.user or "", url.password or "") if url.user or url.password else None
-        return cls(url.with_user(None), auth)
+        headers = {}
+        if url.user or url.password:
+            headers["Proxy-Authorization"] = aiohttp.BasicAuth(url.user or "", url.password or "", "utf-8").encode()
+        return cls(url.with_user(None), headers)
 
 
 def _make_tls_context(
