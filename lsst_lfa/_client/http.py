@@ -7,6 +7,7 @@ be entered, closed, and asked to `HttpSession.send` a prepared request.
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 import ssl
 from contextvars import ContextVar
@@ -149,12 +150,15 @@ class HttpSession:
         """
         try:
             response, _ = await self._open("GET", url, CIMultiDict(headers, **{"Accept-Encoding": "identity"}), None)
+            return response
+        except aiohttp.ClientConnectorError:
+            raise
         except aiohttp.ClientError as error:
             # Its own text, and that of what it came from, may show the URL.
-            if isinstance(error, aiohttp.ClientConnectorError):
-                raise error from None
-            raise aiohttp.ClientPayloadError(type(error).__name__) from None
-        return response
+            failure: Exception = aiohttp.ClientPayloadError(type(error).__name__)
+        except TimeoutError:
+            failure = TimeoutError()
+        raise failure
 
     async def _open(
         self, method: str, url: str, headers: CIMultiDict[str], data: Any
@@ -172,6 +176,7 @@ class HttpSession:
             headers.update(proxy_headers)  # there is no CONNECT that could have them
         transports: list[asyncio.Transport] = []
         token = _transport.set(transports)
+        failure: Exception | None = None
         try:
             response = await self._session.request(
                 method,
@@ -184,20 +189,20 @@ class HttpSession:
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy_headers or None,
             )
-            refusal = _refusal(response)
-            if refusal is not None:
-                response.close()
-                raise refusal
-        except BaseException as error:
-            for transport in transports:
-                transport.abort()
-            if isinstance(error, aiohttp.ClientResponseError):
-                # It has the request's headers with it, and in them whatever was signed.
-                raise _unreadable(error, url) from None
+            failure = _refusal(response)
+            if failure is None:
+                return response, transports[-1]
+            response.close()
+        except aiohttp.ClientResponseError as error:
+            failure = _unreadable(error, url)
+        except BaseException:
+            _abort(transports)
             raise
         finally:
             _transport.reset(token)
-        return response, transports[-1]
+        _abort(transports)
+        # Outside the except clause: aiohttp's error has the request's headers, with all that was signed.
+        raise failure
 
     async def _tls_context(self) -> ssl.SSLContext:
         """Return the one TLS context; reading the authorities takes 30 ms, in a thread."""
@@ -294,6 +299,11 @@ def _text(value: str | bytes) -> str:
         return value.decode("latin-1")
 
 
+def _abort(transports: list[asyncio.Transport]) -> None:
+    for transport in transports:
+        transport.abort()
+
+
 def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
     """Say why a response is of no use to anybody; `None` if it may be of use."""
     coding = response.headers.get("Transfer-Encoding", "chunked")
@@ -360,7 +370,9 @@ class _Proxy(NamedTuple):
             )
         headers = {}
         if url.user or url.password:
-            headers["Proxy-Authorization"] = aiohttp.BasicAuth(url.user or "", url.password or "", "utf-8").encode()
+            # RFC 7617
+            credentials = base64.b64encode(f"{url.user or ''}:{url.password or ''}".encode()).decode()
+            headers["Proxy-Authorization"] = f"Basic {credentials}"
         return cls(url.with_user(None), headers)
 
 
