@@ -135,6 +135,6 @@ class BucketBase:
         borrowed = self._client.borrow(what, config or self._config, closings=closings)
         async with transfer(what, limit), borrowed as client:
             if self._create and create:
-                await operations.create_bucket(client)
+                await operations.create_bucket(client, hidden=True)
                 self._create = False
             yield client

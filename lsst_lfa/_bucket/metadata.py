@@ -56,11 +56,15 @@ class MetadataVerbs(BucketBase):
         """Return an object's size, in bytes; raises as `head` does."""
         return (await self.head(key)).size
 
-    async def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
+    def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
         """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
+        # Here, for a listing that outlives the client must not open another, which nobody would close.
+        return self._list(prefix, self._client.closings)
+
+    async def _list(self, prefix: str, closings: int) -> AsyncGenerator[ObjectInfo, None]:
         pages = operations.Pages()
         while pages.more:
-            async with self._borrow("list", None) as client:
+            async with self._borrow("list", None, closings=closings) as client:
                 page = await operations.list_objects(client, prefix, pages)
             for item in page:
                 yield item

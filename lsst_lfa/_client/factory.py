@@ -13,7 +13,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
 from aiobotocore.session import AioSession
 from botocore import handlers
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import BotoCoreError
 from botocore.parsers import ResponseParserError
 
 from lsst_lfa import errors
@@ -22,6 +22,7 @@ from lsst_lfa._transfer.failures import TransportError
 from lsst_lfa._transfer.responses import parse_time
 from lsst_lfa.naming import is_tenant
 
+from .credentials import prepare_credentials
 from .http import HttpSession
 from .signing import choose_signer
 
@@ -47,9 +48,11 @@ async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
         context = session.create_client(**arguments)
         client = await context.__aenter__()
     except ValueError as error:
+        if isinstance(error, BotoCoreError):
+            raise
         raise TransportError(
             errors.ConfigurationError,
-            f"botocore refuses the endpoint {settings.endpoint_url} ({error})",
+            f"botocore refuses the endpoint {arguments['endpoint_url']}",
             'Host names have letters, digits, "-" and "." only, no "_": use another name of the host, or its address.',
         ) from error
     try:
@@ -74,10 +77,13 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     session.register_component("response_parser_factory", _ParserFactory(parsers))
     # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
     config = AioConfig(http_session_cls=HttpSession, **settings.config_arguments(session) | {"read_timeout": None})
-    arguments = settings.client_arguments(session) | {"config": config}
-    # Providers of credentials read files where they run; the session keeps what they find.
-    if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
-        raise NoCredentialsError
+    try:
+        arguments = settings.client_arguments(session) | {"config": config}
+    except ValueError as error:
+        hint = "Check AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint_url."
+        raise TransportError(errors.ConfigurationError, str(error), hint) from None
+    # Providers of credentials read files, run programs, and ask services; the session keeps what they find.
+    asyncio.run(prepare_credentials(session, settings))
     return session, arguments
 
 

@@ -38,6 +38,8 @@ _READ_BUFFER = 256 * 1024
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_BODY = 32 * 1024 * 1024
 _KEEPALIVE = 12.0
+# What a server that expects TLS says to a plain request begins with this (RFC 8446, 5.1), as aiohttp shows it.
+_TLS_ALERT = r"\x15\x03"
 
 # The transport that the request under way in this task was given.
 _transport: ContextVar[list[asyncio.Transport]] = ContextVar("_transport")
@@ -162,14 +164,15 @@ class HttpSession:
         """
         try:
             response, _ = await self._open("GET", url, CIMultiDict(headers, **{"Accept-Encoding": "identity"}), None)
+            return response
+        except aiohttp.ClientConnectorError:
+            raise
         except aiohttp.ClientError as error:
             # Its own text, and that of what it came from, may show the URL.
-            if isinstance(error, aiohttp.ClientConnectorError):
-                raise error from None
-            if isinstance(error, aiohttp.ClientResponseError):
-                raise ResponseParserError(error.message) from None
-            raise aiohttp.ClientPayloadError(type(error).__name__) from None
-        return response
+            failure: Exception = aiohttp.ClientPayloadError(type(error).__name__)
+        except TimeoutError:
+            failure = TimeoutError()
+        raise failure
 
     async def _open(
         self, method: str, url: str, headers: CIMultiDict[str], data: Any
@@ -191,6 +194,7 @@ class HttpSession:
             headers.extend(proxy.headers)
         transports: list[asyncio.Transport] = []
         token = _transport.set(transports)
+        failure: Exception | None = None
         try:
             response = await self._session.request(
                 method,
@@ -203,18 +207,21 @@ class HttpSession:
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers if proxy and tunnelled else None,
             )
-            refusal = _refusal(response)
-            if refusal is not None:
-                response.close()
-                raise refusal
+            failure = _refusal(response)
+            if failure is None:
+                connection = response.connection
+                return response, transports[-1] if transports else connection and connection.transport
+            response.close()
+        except aiohttp.ClientResponseError as error:
+            failure = _unreadable(error, url)
         except BaseException:
-            for transport in transports:
-                transport.abort()
+            _abort(transports)
             raise
         finally:
             _transport.reset(token)
-        connection = response.connection
-        return response, transports[-1] if transports else connection and connection.transport
+        _abort(transports)
+        # Outside the except clause: aiohttp's error has the request's headers, with all that was signed.
+        raise failure
 
     async def _tls_context(self) -> ssl.SSLContext:
         """Return the one TLS context; reading the authorities takes 30 ms, in a thread."""
@@ -312,6 +319,11 @@ def _text(value: str | bytes) -> str:
         return value.decode("latin-1")
 
 
+def _abort(transports: list[asyncio.Transport]) -> None:
+    for transport in transports:
+        transport.abort()
+
+
 def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
     """Say why a response is of no use to anybody; `None` if it may be of use."""
     coding = response.headers.get("Transfer-Encoding", "chunked")
@@ -326,6 +338,22 @@ def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
     return refusal
 
 
+def _unreadable(error: aiohttp.ClientResponseError, url: str) -> Exception:
+    """Say what is wrong with a response's head, or with a proxy's response."""
+    unreadable: Exception = ResponseParserError(error.message)
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        if error.status >= 500:  # noqa: PLR2004 - it may have better luck
+            return aiohttp.ClientConnectionError(f"the proxy responded with {error.status}: {error.message}")
+        return TransportError(
+            errors.UnreachableError,
+            f"the proxy refuses to connect ({error.status}: {error.message})",
+            "Check HTTPS_PROXY, the user and password in it, and NO_PROXY.",
+        )
+    if url.startswith("http:") and _TLS_ALERT in error.message:
+        return TransportError(errors.ConfigurationError, "the server wants TLS", "Its URL begins with https://.")
+    return unreadable
+
+
 def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
     region = response.headers.get("x-amz-bucket-region")
     there = f" The bucket is in {region}: set AWS_DEFAULT_REGION, or S3Session(region={region!r})." if region else ""
@@ -337,7 +365,10 @@ def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
 
 
 class _Proxy(NamedTuple):
-    """A proxy, and apart from it, so that no error shows them, its credentials."""
+    """A proxy; and apart from it, as the headers that they go in, its credentials.
+
+    aiohttp would keep them with each connection, and show them in its errors.
+    """
 
     url: URL
     headers: dict[str, str]

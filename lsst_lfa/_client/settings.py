@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import botocore
-from botocore.configprovider import ConstantProvider
+from botocore.configprovider import ConfiguredEndpointProvider, ConstantProvider
 from botocore.loaders import create_loader
 
 from lsst_lfa._urls import clean_endpoint
@@ -84,13 +84,21 @@ class Settings:
         """Return the arguments of ``create_client``, but for ``config``."""
         return {
             "service_name": "s3",
-            "endpoint_url": self.endpoint_url,
+            "endpoint_url": self._endpoint_url(session),
             "region_name": session.get_config_variable("region"),
             "aws_access_key_id": self.access_key_id,
             "aws_secret_access_key": self.secret_access_key,
             "aws_session_token": self.session_token,
             "verify": self.verify,
         }
+
+    def _endpoint_url(self, session: BotoSession) -> str | None:
+        """Return the endpoint, also one that AWS's own settings name: that may have credentials in it, too."""
+        ignored = not self.trust_env or session.get_config_variable("ignore_configured_endpoint_urls")
+        if self.endpoint_url is not None or ignored:
+            return self.endpoint_url
+        config = {"full_config": session.full_config, "scoped_config": session.get_scoped_config()}
+        return clean_endpoint(ConfiguredEndpointProvider(client_name="s3", **config).provide())
 
     def config_arguments(self, session: BotoSession) -> dict[str, Any]:
         """Return the arguments of botocore's ``Config``, the same for our client and boto3's."""

@@ -141,6 +141,7 @@ _RULES = {
 _RULES_BY_STATUS = {
     401: _UNAUTHENTICATED,
     403: _DENIED,
+    407: ErrorRule(errors.AuthenticationError, "It is the proxy's: check HTTPS_PROXY or HTTP_PROXY, and NO_PROXY."),
     408: _BUSY,
     412: _CHANGED,
     413: _TOO_LARGE,
@@ -188,6 +189,12 @@ _LOCAL = (
         errors.CertificateError,
         "the server's certificate was refused",
         "Check the host's name; for a private certificate authority set AWS_CA_BUNDLE or S3Session(verify=FILE).",
+    ),
+    _LocalRule(
+        (aiohttp.InvalidURL,),
+        errors.ConfigurationError,
+        "the endpoint is not valid",
+        "Check S3_ENDPOINT_URL.",
     ),
     _LocalRule(
         (TimeoutError,),
@@ -239,6 +246,9 @@ _HARMLESS = frozenset(
     }
 )
 
+# What aiohttp tells of a connection's TLS context: its address in memory.
+_TLS_OPTION = re.compile(r" ssl:(?:<[^>]*>|\w+)")
+_NO_TLS = "Its URL begins with http://, or its port is another one."
 _SECRET_HEADER = re.compile("token|authoriz|cookie|signature|credential", re.IGNORECASE)
 
 
@@ -257,11 +267,14 @@ def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError |
         return service_error(error, request)
     if isinstance(error, TransportError):
         return request.failed(error.error, error.cause, error.hint, transient=False)
+    tls = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+    if isinstance(tls, ssl.SSLError) and tls.reason == "WRONG_VERSION_NUMBER":
+        return request.failed(errors.ConfigurationError, "the server does not speak TLS", _NO_TLS, transient=False)
     for rule in _LOCAL:
         # A parameter that botocore refuses was made by us: a bug.
         if isinstance(error, rule.kinds) and not isinstance(error, boto.ParamValidationError):
-            # The text of an aiohttp error may hold a URL, and a URL a signature.
-            text = error.message if isinstance(error, aiohttp.ClientResponseError) else str(error)
+            text = str(error)
+            text = re.sub(_TLS_OPTION, "", text)
             detail = f"{type(error).__name__}: {text}" if text else type(error).__name__
             return request.failed(rule.error, f"{rule.cause} ({detail})", rule.hint, transient=rule.transient)
     return None
@@ -270,6 +283,7 @@ def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError |
 def service_error(error: boto.ClientError, request: RequestInfo, rule: ErrorRule | None = None) -> errors.ServiceError:
     """Say what an error response means, by its code and status or by another ``rule``."""
     response = error.response = _without_secrets(error.response)
+    error.args = (one_line(str(error)),)  # it is shown as the cause
     said = response["Error"]
     code, status = one_line(said.get("Code", "")), _status(response)
     rule = rule or _RULES.get(code) or _RULES_BY_STATUS.get(status, _OTHER)
@@ -310,4 +324,6 @@ def _region_hint(response: dict[str, Any]) -> str:
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     region = response["Error"].get("Region") or headers.get("x-amz-bucket-region")
     wrong = response["Error"].get("Code") in {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
-    return f"The bucket's region is {region}." if wrong and region else ""
+    # The response to HEAD has no code.
+    wrong = wrong or (_status(response) == 400 and "x-amz-bucket-region" in headers)  # noqa: PLR2004
+    return f"The bucket's region is {one_line(region)}." if wrong and region else ""

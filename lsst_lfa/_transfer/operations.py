@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import ServiceError, UploadNotFoundError
+from lsst_lfa.errors import AccessDeniedError, ServiceError, UploadNotFoundError
 
 from .responses import bad_response, listed_object, object_info, require_field, server_time
 
@@ -72,8 +72,12 @@ async def list_objects(client: BucketClient, prefix: str, pages: Pages) -> list[
     return items
 
 
-async def create_bucket(client: BucketClient) -> None:
-    """Make the bucket; no error if it is there and this user may use it."""
+async def create_bucket(client: BucketClient, *, hidden: bool = False) -> None:
+    """Make the bucket; no error if it is there and this user may see it.
+
+    With ``hidden``, also none if it is there (a missing one is a 404) and this
+    user may not even see it: those who may only write need not.
+    """
     meta = client.client.meta
     # AWS's own service wants to hear its region, except for the first of them.
     on_aws = meta.endpoint_url.endswith(".amazonaws.com") and meta.region_name != "us-east-1"
@@ -88,8 +92,9 @@ async def create_bucket(client: BucketClient) -> None:
         # Some servers do not say whose it is; and who may use a bucket may not be allowed to make one.
         try:
             await client.call("head_bucket")
-        except ServiceError:
-            raise error from None
+        except ServiceError as unseen:
+            if not (hidden and isinstance(unseen, AccessDeniedError)):
+                raise error from None
 
 
 async def abort_uploads(client: BucketClient, age: timedelta) -> int:

@@ -209,6 +209,27 @@ class Close(Break):
         raise ConnectionAbortedError
 
 
+@dataclass
+class Raw(Action):
+    """Sends bytes as they are, whatever they mean, and closes as soon as the client has.
+
+    Parameters
+    ----------
+    data : bytes
+        Head and body; to HEAD, only the head is sent.
+    """
+
+    data: bytes
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        """Send them."""
+        head, mark, _ = self.data.partition(b"\r\n\r\n")
+        await exchange.connection.write(head + mark if exchange.request.method == "HEAD" else self.data)
+        exchange.connection.close_sending()
+        await exchange.connection.gone()
+        raise AssertionError
+
+
 class WithholdContinue(Action):
     """Never says ``100 Continue``; serves as usual a client that sends the body all the same."""
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from lsst_lfa import errors
@@ -274,3 +275,157 @@ async def test_a_failure_is_no_cancellation(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
                 await asyncio.sleep(1)
+
+
+class Limited:
+    """Ways to limit a work in time; each tells whether it was cut short, by its own means."""
+
+    @staticmethod
+    async def move_on_after(work: Awaitable[None], delay: float) -> bool:
+        with anyio.move_on_after(delay) as scope:
+            await work
+        return scope.cancelled_caught
+
+    @staticmethod
+    async def fail_after(work: Awaitable[None], delay: float) -> bool:
+        try:
+            with anyio.fail_after(delay):
+                await work
+        except TimeoutError:
+            return True
+        return False
+
+    @staticmethod
+    async def outer_scope(work: Awaitable[None], delay: float) -> bool:
+        with anyio.move_on_after(delay) as outer:
+            with anyio.move_on_after(delay + 9) as middle, anyio.CancelScope() as inner:
+                await work
+            assert not middle.cancelled_caught
+            assert not inner.cancelled_caught
+        return outer.cancelled_caught
+
+    @staticmethod
+    async def inner_scope(work: Awaitable[None], delay: float) -> bool:
+        with anyio.move_on_after(9) as outer:
+            with anyio.move_on_after(delay) as inner:
+                await work
+            await asyncio.sleep(0)
+        assert not outer.cancelled_caught
+        return inner.cancelled_caught
+
+    @staticmethod
+    async def anyio_task_group(work: Awaitable[None], delay: float) -> bool:
+        async def run() -> None:
+            await work
+
+        with anyio.move_on_after(delay) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(run)
+        return scope.cancelled_caught
+
+    @staticmethod
+    async def timeout(work: Awaitable[None], delay: float) -> bool:
+        try:
+            async with asyncio.timeout(delay), asyncio.timeout(delay + 9):
+                await work
+        except TimeoutError:
+            return True
+        return False
+
+    @staticmethod
+    async def two_timeouts_at_once(work: Awaitable[None], delay: float) -> bool:
+        try:
+            async with asyncio.timeout(delay), asyncio.timeout(delay):
+                await work
+        except TimeoutError:
+            return True
+        return False
+
+    @staticmethod
+    async def wait_for(work: Awaitable[None], delay: float) -> bool:
+        try:
+            await asyncio.wait_for(work, delay)
+        except TimeoutError:
+            return True
+        return False
+
+    @staticmethod
+    async def task_group_that_fails(work: Awaitable[None], delay: float) -> bool:
+        async def run() -> None:
+            await work
+
+        async def fail() -> None:
+            await asyncio.sleep(delay)
+            raise ZeroDivisionError
+
+        async def group_of_two() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+                group.create_task(run())
+
+        (result,) = await asyncio.gather(asyncio.create_task(group_of_two()), return_exceptions=True)
+        assert isinstance(result, ExceptionGroup)
+        assert [type(error) for error in result.exceptions] == [ZeroDivisionError]
+        return True
+
+    @staticmethod
+    async def several_cancellations(work: Awaitable[None], delay: float) -> bool:
+        task = asyncio.ensure_future(work)
+        await asyncio.sleep(delay)
+        for _ in range(3):
+            task.cancel("enough")
+            await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError, match="enough"):
+            await task
+        return True
+
+
+LIMITS = [name for name in vars(Limited) if not name.startswith("_")]
+SILENT = {
+    "PutObject": users.upload,
+    "CreateMultipartUpload": users.upload_in_parts,
+    "UploadPart": users.upload_in_parts,
+    "CompleteMultipartUpload": users.upload_in_parts,
+    "GetObject": users.download,
+    "GetObject, a file": users.download_file,
+    "GetObject, a stream": users.stream,
+    "HeadObject": users.size,
+    "ListObjectsV2": users.listing,
+    "DeleteObject": users.delete,
+    "ListMultipartUploads": users.abort_stale_uploads,
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("stage", SILENT)
+async def test_whoever_set_a_limit_recognises_it(tmp_path: Path, stage: str, limit: str) -> None:
+    async with scene(tmp_path, config=replace(CONFIG, stall_timeout=9)) as it:
+        it.server.script(Fault(stage.partition(",")[0], Silence(seconds=0.3, carry_out=stage.startswith("Create"))))
+
+        async def user() -> int:
+            assert await getattr(Limited, limit)(SILENT[stage](it), 0.1)
+            task = asyncio.current_task()
+            assert task is not None
+            # And afterwards it can be cancelled, and limited, as before.
+            with anyio.move_on_after(0.01) as scope:
+                await asyncio.sleep(9)
+            assert scope.cancelled_caught
+            return task.cancelling()
+
+        assert await asyncio.create_task(user()) == 0
+        assert not it.server.uploads
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_callback_is_cut_short(tmp_path: Path, limit: str) -> None:
+    async def callback(_count: int) -> None:
+        await asyncio.sleep(9)
+
+    async with scene(tmp_path) as it:
+        for verb in (it.bucket.upload, it.bucket.download):
+            work: Any = verb(LARGE, KEY, callback) if verb == it.bucket.upload else verb(KEY, callback)
+            assert await getattr(Limited, limit)(work, 0.3)
+        task = asyncio.current_task()
+        assert task is not None
+        assert task.cancelling() == 0
+        assert not it.server.uploads

@@ -1,0 +1,296 @@
+"""Whatever a server sends, each verb ends in right data or in an error of ours, soon, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import traceback
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+
+from lsst_lfa import LfaError, download_url
+from lsst_lfa.errors import UnavailableError
+
+from . import Action, Fault, Raw
+from .scene import BUCKET, CONFIG, KEY, Scene, scene
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from lsst_lfa._transfer.responses import ObjectInfo
+
+    from .messages import Answer
+    from .server import Exchange
+
+    Verb = Callable[[Scene], Awaitable[object]]
+
+IMPATIENT = replace(
+    CONFIG,
+    stall_timeout=1,
+    max_attempts=2,
+    retry_delay=0.01,
+    cleanup_timeout=0.5,
+    part_size=64 * 1024,
+    multipart_threshold=64 * 1024,
+)
+SOON = 10.0
+"""Seconds for one call; the machine may be busy."""
+DATA = b"hello"
+SIGNED = "X-Amz-Date=20360301T120000Z&X-Amz-Expires=30&X-Amz-Signature=CANARY"
+
+
+def response(status: object, *headers: tuple[str, object], body: bytes = DATA, length: bool = True) -> bytes:
+    """Make a response, with whatever in it; ``Content-Length`` is added unless another length is told."""
+    lines = [f"HTTP/1.1 {status} Reason".encode()]
+    lines += [
+        name.encode() + b": " + (value if isinstance(value, bytes) else str(value).encode()) for name, value in headers
+    ]
+    if length and not {name for name, _ in headers} & {"Content-Length", "Transfer-Encoding"}:
+        lines.append(b"Content-Length: %d" % len(body))
+    return b"\r\n".join([*lines, b"", body])
+
+
+def error(code: bytes, status: int = 403, **fields: bytes) -> bytes:
+    inner = b"".join(b"<%s>%s</%s>" % (name.encode(), text, name.encode()) for name, text in fields.items())
+    return response(status, body=b"<Error><Code>" + code + b"</Code>" + inner + b"</Error>")
+
+
+def found(*headers: tuple[str, object], status: int = 200, body: bytes = DATA, length: bool = True) -> bytes:
+    """Make a good response, but for some headers."""
+    names = {name for name, _ in headers}
+    good = [("ETag", '"0123456789abcdef0123456789abcdef"'), ("Last-Modified", "Thu, 26 Nov 2026 00:00:00 GMT")]
+    return response(status, *[each for each in good if each[0] not in names], *headers, body=body, length=length)
+
+
+def listing(*inner: bytes, root: bytes = b"ListBucketResult") -> bytes:
+    return found(body=b"<" + root + b">" + b"".join(inner) + b"</" + root + b">")
+
+
+def item(key: bytes = b"k", size: bytes = b"1", time: bytes = b"2026-01-01T00:00:00Z") -> bytes:
+    return b"<Contents><Key>%s</Key><Size>%s</Size><LastModified>%s</LastModified></Contents>" % (key, size, time)
+
+
+MORE, END = b"<IsTruncated>true</IsTruncated>", b"<IsTruncated>false</IsTruncated>"
+UPLOAD = b"<Upload><Key>k</Key><UploadId>u</UploadId><Initiated>2020-01-01T00:00:00Z</Initiated></Upload>"
+UPLOADS = b"ListMultipartUploadsResult"
+LONG = "9" * 5000
+CHUNKED = ("Transfer-Encoding", "chunked")
+
+HEADS = {
+    **{f"status {status}, no body": response(status, body=b"") for status in (201, 204, 304, 404, 416, 600, 999)},
+    **{f"status {status}": response(status, body=b"") for status in (101, 199, 0, -1, 2000, "abc")},
+    "many times 100": b"HTTP/1.1 100 Continue\r\n\r\n" * 40,
+    "103, then the response": b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + found(),
+    "no HTTP": b"hello\r\n\r\n",
+    "TLS": b"\x15\x03\x01\x00\x02\x02\x16",
+    "half a head": b"HTTP/1.1 200 OK\r\nETa",
+    "a header of 100 kB": found(("X", "y" * 100_000)),
+    "a header twice": found(("ETag", '"a"'), ("ETag", '"b"')),
+    "Latin-1 in headers": found(("x-amz-meta-a", b"\xfcber"), ("x-amz-expiration", b"\xfc")),
+    **{
+        f"Content-Length {text[:9]}": found(("Content-Length", text)) for text in ("-1", "abc", "", "5, 5", "1_0", LONG)
+    },
+    "no length": found(length=False),
+    "chunked": found(CHUNKED, body=b"5\r\nhello\r\n0\r\n\r\n"),
+    "chunked, a length that is none": found(CHUNKED, body=b"zz\r\nhello\r\n"),
+    "an encoding of the transfer": found(("Transfer-Encoding", "gzip"), body=gzip.compress(DATA)),
+    "gzip, an error": response(500, ("Content-Encoding", "gzip"), body=gzip.compress(b"<Error/>")),
+    **{
+        f"{name} {text[:9]!r}": found((name, text))
+        for name in ("Last-Modified", "Date", "Expires", "Retry-After", "x-amz-missing-meta")
+        for text in ("", "yesterday", LONG, "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2300")
+    },
+    **{
+        f"206, Content-Range {text[:20]}": found(("Content-Range", text), status=206)
+        for text in ("bytes 0-4/5", f"bytes 0-4/{10**18}", "bytes 0-4/-5", "bytes 0-4/*", f"bytes 0-4/{LONG}", "")
+    },
+    "206 without Content-Range": found(status=206),
+    "416 without Content-Range": response(416),
+}
+BODIES = {
+    "entities": found(body=b'<!DOCTYPE l [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "' + b"&a;" * 99 + b'">]><a>&b;</a>'),
+    "XML of great depth": response(500, body=b"<a>" * 10_000 + b"</a>" * 10_000),
+    "an encoding that nobody knows": found(body=b"<?xml version='1.0' encoding='nonsense'?><a/>"),
+    "truncated": response(403, body=b"<Error><Code>AccessDenied</Code><Mess"),
+    "an error without a code": response(403, body=b"<Error><Message>m</Message></Error>"),
+    "an error with two codes": error(b"A</Code><Code>B"),
+    "an error with a tree for a code": error(b"<x>A</x>"),
+    "an error with a tree for a message": error(b"A", Message=b"<x>m</x>"),
+    "an error of many lines": error(b"A", Message=b"a\n\tb\x7f" + b"c" * 9000),
+    "a region that is a tree": error(b"AuthorizationHeaderMalformed", 400, Region=b"<x/>"),
+    "a message with a signature": error(b"A", Message=f"https://h/b/k?{SIGNED}".replace("&", "&amp;").encode()),
+    "bytes of any kind": response(403, body=bytes(range(256))),
+}
+LISTINGS = {
+    "no token": listing(MORE, item()),
+    "an empty token": listing(MORE, item(), b"<NextContinuationToken/>"),
+    "the same token again": listing(MORE, item(), b"<NextContinuationToken>x</NextContinuationToken>"),
+    "a tree for a token": listing(MORE, item(), b"<NextContinuationToken><x/></NextContinuationToken>"),
+    "nothing in an item": listing(END, b"<Contents/>"),
+    "text for an item": listing(END, b"<Contents>hello</Contents>"),
+    "no key": listing(END, item(key=b"")),
+    "a key twice": listing(END, item(key=b"k</Key><Key>k")),
+    **{f"size {size[:9]!r}": listing(END, item(size=size)) for size in (b"", b"abc", b"-1", LONG.encode())},
+    **{f"time {time!r}": listing(END, item(time=time)) for time in (b"", b"soon", b"9999-12-31T23:59:59-23:00")},
+    "uploads, no marker": listing(MORE, UPLOAD, root=UPLOADS),
+    "uploads, the same marker again": listing(MORE, UPLOAD, b"<NextKeyMarker>k</NextKeyMarker>", root=UPLOADS),
+    "uploads, no id": listing(END, UPLOAD.replace(b">u<", b"><"), root=UPLOADS),
+    "uploads, no time": listing(END, UPLOAD.replace(b"2020", b""), root=UPLOADS),
+    "begun, without an id": response(200, body=b"<InitiateMultipartUploadResult/>"),
+    "begun, with two ids": response(200, body=b"<I><UploadId>a</UploadId><UploadId>b</UploadId></I>"),
+    "completed, with a tree for an ETag": response(200, body=b"<C><ETag><x/></ETag></C>"),
+}
+ALL = {**HEADS, **BODIES, **LISTINGS}
+
+
+async def _stream(it: Scene) -> bytes:
+    return b"".join([chunk async for chunk in it.bucket.stream(KEY)])
+
+
+async def _download(it: Scene) -> bytes:
+    return (await it.bucket.download(KEY)).getvalue()
+
+
+async def _download_file(it: Scene) -> bytes:
+    return (await it.bucket.download_file(KEY, it.destination)).read_bytes()
+
+
+async def _download_url(it: Scene) -> bytes:
+    url = f"{it.server.endpoint_url}/{BUCKET}/{quote(KEY)}?{SIGNED}"
+    return (await download_url(url, config=IMPATIENT)).getvalue()
+
+
+async def _list(it: Scene) -> int:
+    return len([info async for info in it.bucket.list()])
+
+
+async def _abort(it: Scene) -> int:
+    it.server.store.create_upload(BUCKET, KEY)
+    try:
+        return await it.bucket.abort_stale_uploads(-5)
+    finally:
+        it.server.uploads.clear()  # they are not the library's
+
+
+async def _upload(it: Scene) -> str:
+    return await it.bucket.upload(bytes(100_000), "new")
+
+
+VERBS: dict[str, tuple[str, Verb]] = {
+    "upload": ("PutObject", lambda it: it.bucket.upload(DATA, "new")),
+    "upload in parts: begin": ("CreateMultipartUpload", _upload),
+    "upload in parts: part": ("UploadPart", _upload),
+    "upload in parts: complete": ("CompleteMultipartUpload", _upload),
+    "upload in parts: abort": ("AbortMultipartUpload", _abort),
+    "download": ("GetObject", _download),
+    "download_file": ("GetObject", _download_file),
+    "stream": ("GetObject", _stream),
+    "download_url": ("GetObject", _download_url),
+    "head": ("HeadObject", lambda it: it.bucket.head(KEY)),
+    "list": ("ListObjectsV2", _list),
+    "check": ("ListObjectsV2", lambda it: it.bucket.check()),
+    "delete": ("DeleteObject", lambda it: it.bucket.delete(KEY)),
+    "create": ("CreateBucket", lambda it: it.bucket.create()),
+    "abort_stale_uploads": ("ListMultipartUploads", lambda it: it.bucket.abort_stale_uploads(3600)),
+}
+DATA_OF_OURS = {"download", "download_file", "stream", "download_url"}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_each_response_to_each_verb(verb: str, tmp_path: Path) -> None:
+    operation, act = VERBS[verb]
+    problems: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(f"the loop: {context}"))
+    async with scene(tmp_path, config=IMPATIENT) as it:
+        await it.bucket.exists(KEY)
+        for name, data in ALL.items():
+            it.server.script(Fault(operation, Raw(data)))
+            found = await outcome(act(it))
+            if isinstance(found, LfaError):
+                problems += [f"{name}: {what}" for what in unfit_words(found)]
+            elif isinstance(found, BaseException):
+                problems.append(f"{name}: {found!r}")
+            elif verb in DATA_OF_OURS and not data.endswith((found, b"hello\r\n0\r\n\r\n")):
+                problems.append(f"{name}: {found[:50]!r}")
+            if it.server.uploads:
+                problems.append(f"{name}: a multipart upload is left")
+                it.server.uploads.clear()
+    assert not problems
+
+
+async def outcome(work: Any) -> Any:
+    try:
+        async with asyncio.timeout(SOON):
+            return await work
+    except Exception as error:  # noqa: BLE001 - whichever it is
+        return error
+
+
+def unfit_words(error: LfaError) -> list[str]:
+    """Say what is wrong with how an error reads."""
+    text = str(error)
+    wrong = [] if text.isprintable() and len(text) < 1500 else [f"not one short line: {text[:200]!r}"]
+    shown = "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+    return [*wrong, "it shows a signature"] if "CANARY" in shown else wrong
+
+
+async def test_a_download_without_a_length_is_all_of_it(tmp_path: Path) -> None:
+    async with scene(tmp_path, config=IMPATIENT) as it:
+        for data in (HEADS["no length"], HEADS["chunked"]):
+            it.server.script(Fault("GetObject", Raw(data)))
+            for get in (_download, _download_file, _stream, _download_url):
+                assert await get(it) == DATA
+
+
+async def test_a_listing_that_runs_in_a_circle_ends(tmp_path: Path) -> None:
+    async with scene(tmp_path, config=IMPATIENT) as it:
+        pages = [listing(MORE, item(), b"<NextContinuationToken>%d</NextContinuationToken>" % n) for n in (1, 2, 3)]
+        it.server.script(
+            *(
+                Fault(
+                    "ListObjectsV2",
+                    Raw(page),
+                    where=lambda seen, asked=asked: seen.query.get("continuation-token", "") in asked,
+                )
+                for page, asked in zip(pages, ({"", "3"}, {"1"}, {"2"}), strict=True)
+            )
+        )
+        keys: list[str] = []
+        error = await outcome(_extend(keys, it.bucket.list()))
+        assert isinstance(error, LfaError)
+        assert "in a circle" in str(error)
+        assert keys == ["k"] * 3
+
+
+async def _extend(keys: list[str], listed: AsyncIterator[ObjectInfo]) -> None:
+    async for info in listed:
+        keys.append(info.key)  # noqa: PERF401 - what came before the error counts
+
+
+async def test_of_an_error_only_the_beginning_is_read(tmp_path: Path) -> None:
+    endless = response(500, ("Content-Length", 400 * 1024**2), body=b"")
+    async with scene(tmp_path, config=IMPATIENT) as it:
+        for act in (_download, _list, _download_url):
+            it.server.script(Fault("*", Flood(endless)))
+            error = await outcome(act(it))
+            assert type(error) is UnavailableError, error
+        assert it.server.bytes_sent["flood"] < 100 * 1024**2
+        assert it.server.bytes_sent["flood"]
+
+
+@dataclass
+class Flood(Action):
+    """Sends a head, and zeros until nobody takes them."""
+
+    head: bytes
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        await exchange.connection.write(self.head)
+        while True:
+            await exchange.connection.write(bytes(64 * 1024))
+            exchange.server.bytes_sent["flood"] += 64 * 1024
+            await asyncio.sleep(0)
