@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import queue
+import sys
 import threading
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -69,7 +70,7 @@ class OwnThread(Executor):
         self._jobs.put(job)
         if not self._begun:
             self._begun = True
-            threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
+            threading.Thread(target=_work, args=(self._jobs, sys.stdin), name=self._name, daemon=True).start()
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
@@ -77,7 +78,10 @@ class OwnThread(Executor):
         self._jobs.put(None)
 
 
-def _work(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+def _work(
+    jobs: queue.SimpleQueue[Callable[[], None] | None],
+    _stdin: object,  # kept: the interpreter ends by closing it, and aborts while a thread is reading it
+) -> None:
     while (job := jobs.get()) is not None:
         job()
         del job  # and what it gave, before the next one is awaited

@@ -234,7 +234,9 @@ class Fetch:
         resized = given is not None and pinned.known.is_set() and given.total != pinned.size
         if pinned.etag and (headers.etag != pinned.etag or resized):
             raise _changed(request, response)
-        endless = given is None and headers.length is None and response.status == 200  # noqa: PLR2004
+        # A body that ends with the connection, as HTTP/1.0 has it, may be cut short and nobody notices.
+        marked = "Transfer-Encoding" in response.headers
+        endless = given is None and headers.length is None and marked and response.status == 200  # noqa: PLR2004
         if self._start == 0 and (endless or (self._without_range and given and given.stop == given.total)):
             # All of it comes, from its begin: what is here already is passed over.
             self._without_range, self._skip = True, self._position

@@ -112,8 +112,9 @@ class _AppendingWriter:
         self._on_end = on_end
         self._chunk = bytearray(_CHUNK)
 
-    def get_buffer(self, position: int) -> memoryview:  # noqa: ARG002 - it comes in order
-        return memoryview(self._chunk)
+    def get_buffer(self, position: int) -> memoryview:
+        # What came before an attempt broke off is in the chunk, and not in the file yet.
+        return memoryview(self._chunk)[position - self._file.tell() :]
 
     async def buffer_updated(self, position: int) -> None:
         with memoryview(self._chunk) as view:

@@ -7,26 +7,21 @@ import asyncio
 import gc
 import hashlib
 import mmap
-import ssl
 import threading
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import trustme
-import uvloop
 
-from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
+from lsst_lfa import TransferConfig, errors
 from lsst_lfa._transfer.concurrency import in_thread
 
-from . import Action, Fault, FaultyS3Server, Reset, Silence, Status
+from . import Action, Fault, Reset, Silence, Status
 from .scene import BUCKET, CONFIG, KEY, MiB, descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
 SIZE = 6 * MiB  # more than the system takes from a client whose server does not read
 FRAME = b"A" * SIZE
@@ -69,47 +64,7 @@ class Owner:
                 base.append(0)
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(params=["http", "https"])
-def tls(request: pytest.FixtureRequest, authority: trustme.CA) -> ssl.SSLContext | None:
-    if request.param == "http":
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
-@pytest.fixture(params=[asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Any], None]]:
-    with asyncio.Runner(loop_factory=request.param) as runner:
-        yield runner.run
-
-
 Start = Any
-"""Makes a server and a bucket on it, with this script and this configuration."""
-
-
-@pytest.fixture
-def start(tls: ssl.SSLContext | None, authority: Any, tmp_path: Path) -> Start:
-    authorities = tmp_path / "authorities.pem"
-    authority.cert_pem.write_to_path(authorities)
-
-    @asynccontextmanager
-    async def start(*faults: Fault, config: TransferConfig) -> AsyncIterator[tuple[FaultyS3Server, AsyncS3Bucket]]:
-        server = FaultyS3Server(faults, buckets=[BUCKET], receive_buffer=64 * 1024, min_part_size=1, tls=tls)
-        keys: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret", "region": "us-east-1"}
-        async with (
-            server,
-            S3Session(endpoint_url=server.endpoint_url, verify=authorities, config=config, **keys) as session,
-        ):
-            yield server, session.bucket(BUCKET)
-
-    return start
-
 
 WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=0.2, max_attempts=2)
 PARTS = replace(CONFIG, multipart_threshold=MiB, part_size=2 * MiB, stall_timeout=0.2, max_attempts=2)

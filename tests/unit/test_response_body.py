@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -217,5 +218,91 @@ def test_without_a_name_that_aiohttp_does_not_document_the_body_comes_through_it
                 assert place.count == SIZE
                 place.check()
         assert server.connections == 1
+
+    run(main())
+
+
+@pytest.mark.parametrize("extra", [b"x", b"\r\n", b"HTTP/1.1", DATA[:300_000]], ids=["1", "2", "8", "300000"])
+@pytest.mark.parametrize("step", [SIZE, 1_000_000])
+def test_bytes_too_many_spoil_neither_this_body_nor_the_next(run: Run, tls: bool, step: int, extra: bytes) -> None:
+    async def main() -> None:
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        server = Server(tls, body=DATA[:SIZE] + extra)
+        async with server.client() as get:
+            for pause in (0, 0, 0.02, 0.02):
+                place = Place()
+                try:
+                    await place.take(await get(), step)
+                except aiohttp.ClientError:
+                    # What is left over was taken for the next response, and was none: it is asked for again.
+                    assert place.count == 0
+                else:
+                    assert place.count == SIZE
+                place.check()
+                await asyncio.sleep(pause)
+        assert not failures
+
+    run(main())
+
+
+def test_a_connection_that_is_lost_while_nobody_receives_is_no_loose_end(run: Run, tls: bool) -> None:
+    """A slow disk keeps the receiver, and meanwhile the connection breaks; then the download is given up."""
+
+    async def main() -> None:
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        async with Server(tls).client() as get:
+            place = Place()
+            response = await get()
+            body = ResponseBody(response, SIZE, place.moved)
+            await body.readinto(memoryview(place.bytes)[:1_000_000])
+            connection = response.connection
+            assert connection is not None
+            receiver = body._receiver
+            assert receiver is not None
+            receiver.connection_lost(ConnectionResetError("by the test"))
+            body.close()
+            del body, receiver, response, connection
+            gc.collect()
+            await asyncio.sleep(0)
+        assert not failures
+
+    run(main())
+
+
+@pytest.mark.parametrize("missing", [1, 100, 1_000_000])
+def test_downloads_side_by_side_do_not_touch_each_others_connections(run: Run, tls: bool, missing: int) -> None:
+    """Some break off shortly before their ends, some wait for slow disks; all share one session."""
+
+    async def main() -> None:
+        failures: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        breaking = Server(tls, body=DATA[: SIZE - missing], close=True)
+        whole = Server(tls)
+
+        async def one(number: int) -> None:
+            for _ in range(4):
+                place = Place()
+                body = ResponseBody(await (get_breaking if number % 2 else get_whole)(), SIZE, place.moved)
+                try:
+                    for start in range(0, SIZE, 700_000):
+                        with memoryview(place.bytes)[start : start + 700_000] as view:
+                            await body.readinto(view)
+                        await asyncio.sleep(0.002 * (number % 3))
+                    assert number % 2 == 0
+                except aiohttp.ClientError:
+                    assert number % 2 == 1
+                    assert place.count <= SIZE - missing
+                finally:
+                    body.close()
+                if number % 2 == 0:
+                    assert place.count == SIZE
+                place.check()
+
+        async with breaking.client() as get_breaking, whole.client() as get_whole:
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(one(number) for number in range(8)))
+        assert not failures
 
     run(main())

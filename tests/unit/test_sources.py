@@ -1,0 +1,207 @@
+"""Sources: what is read from them stays what it was, whatever they do with their memory afterwards."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import ctypes
+import gc
+import io
+import mmap
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from lsst_lfa._transfer.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+KiB = 1024
+PIECES = 5
+
+
+class Refilled:
+    """One buffer, which has other content each time.
+
+    Parameters
+    ----------
+    kind : str
+        In what form it is handed out.
+    size : int
+        Its bytes.
+    """
+
+    def __init__(self, kind: str, size: int) -> None:
+        self._memory = mmap.mmap(-1, size) if kind == "mmap" else bytearray(size)
+        self._form: Any = FORMS[kind](self._memory)
+        self._view = memoryview(self._form).cast("B") if kind in ("array", "own") else memoryview(self._memory)
+        self._number = 0
+        self.all = b"".join(bytes([number + 1]) * size for number in range(PIECES))
+
+    def fill(self) -> Any:
+        """Put the next content into it, and return it in its form; nothing when there is no more."""
+        self._number += 1
+        size = self._view.nbytes
+        self._view[:] = bytes([self._number]) * size if self._number <= PIECES else bytes(size)
+        return self._form if self._number <= PIECES else b""
+
+
+class OwnBytearray(bytearray):
+    """A kind of its own."""
+
+
+def _array(memory: bytearray | mmap.mmap) -> array.array[int]:
+    return array.array("H", memory)
+
+
+FORMS: dict[str, Callable[[Any], Any]] = {
+    "bytearray": lambda memory: memory,
+    "own": OwnBytearray,
+    "memoryview": memoryview,
+    "read-only view": lambda memory: memoryview(memory).toreadonly(),
+    "view of doubles": lambda memory: memoryview(memory).cast("d"),
+    "mmap": lambda memory: memory,
+    "array": _array,
+    "numpy": lambda memory: np.frombuffer(memory, np.uint8),
+    "numpy, big-endian, two dimensions": lambda memory: np.frombuffer(memory, ">f4").reshape(-1, 2),
+    "numpy, records": lambda memory: np.frombuffer(memory, [("a", "<i2"), ("b", ">i2"), ("c", "S4")]),
+    "ctypes": lambda memory: (ctypes.c_int * (len(memory) // 4)).from_buffer(memory),
+    "numpy's own view": lambda memory: np.frombuffer(memory, np.uint8).data,
+}
+
+
+async def _slowly() -> None:
+    await asyncio.sleep(0.001)
+
+
+async def iterated(buffer: Refilled) -> AsyncIterator[Any]:
+    while len(piece := buffer.fill()):
+        yield piece
+        await _slowly()
+
+
+class SyncFile:
+    """Reads as told, and can neither seek nor fill others' memory."""
+
+    def __init__(self, buffer: Refilled) -> None:
+        self._buffer = buffer
+
+    def read(self, _: int) -> Any:
+        return self._buffer.fill()
+
+
+class AsyncFile(SyncFile):
+    async def read(self, _: int) -> Any:
+        await _slowly()
+        return self._buffer.fill()
+
+
+class AwaitableFile(SyncFile):
+    """Its `read` is a plain function that returns an awaitable."""
+
+    def read(self, _: int) -> Any:
+        async def read() -> Any:
+            await _slowly()
+            return self._buffer.fill()
+
+        return read()
+
+
+PRODUCERS: list[Callable[[Refilled], Any]] = [iterated, SyncFile, AsyncFile, AwaitableFile]
+
+
+@pytest.mark.parametrize("producer", PRODUCERS, ids=lambda producer: producer.__name__)
+@pytest.mark.parametrize("kind", FORMS)
+@pytest.mark.parametrize("size", [1000, 200 * KiB, 1200 * KiB], ids=["small", "medium", "large"])
+async def test_a_buffer_that_its_producer_fills_again_was_copied(
+    producer: Callable[[Refilled], Any], kind: str, size: int
+) -> None:
+    buffer = Refilled(kind, size)
+    async with open_source(producer(buffer)) as source:
+        part = await source.read(len(buffer.all) + 1)
+        assert await source.read(1) == []
+    assert b"".join(part) == buffer.all
+
+
+async def test_immutable_bytes_are_not_copied() -> None:
+    piece = bytes(200 * KiB)
+
+    async def source() -> AsyncIterator[bytes]:
+        yield piece
+
+    async with open_source(source()) as opened:
+        (view,) = await opened.read(1 << 20)
+    assert view.obj is piece
+
+
+STRANGE: dict[str, Any] = {
+    "numpy, big-endian": np.arange(1000, dtype=">f8"),
+    "numpy, complex": np.arange(1000, dtype="c16"),
+    "numpy, records": np.zeros(100, [("a", "i2"), ("b", ">f8")]),
+    "numpy, half floats": np.arange(100, dtype="f2"),
+    "numpy, one number": np.array(3.5),
+    "numpy, no rows": np.zeros((0, 3)),
+    "numpy, text": np.array(["abc", "de"]),
+    "ctypes": (ctypes.c_double * 50)(*range(50)),
+    "ctypes, a structure": type("Point", (ctypes.Structure,), {"_fields_": [("x", ctypes.c_int)]})(7),
+    "array": array.array("l", range(50)),
+    "nothing": memoryview(b""),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+async def test_memory_of_any_format_is_uploaded_as_the_bytes_that_it_is(kind: str) -> None:
+    async with open_source(STRANGE[kind]) as source:
+        assert source.size == memoryview(STRANGE[kind]).nbytes
+        assert b"".join(await source.read(1 << 20)) == bytes(memoryview(STRANGE[kind]))
+
+
+async def test_what_is_not_contiguous_is_refused_before_anything_is_sent() -> None:
+    with pytest.raises(TypeError, match="contiguous"):
+        open_source(np.zeros((4, 4))[:, ::2])
+    with pytest.raises(TypeError, match="contiguous"):
+        open_source(np.zeros((4, 4), order="F"))
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+async def test_memory_is_given_back_when_the_source_is_closed_whoever_still_has_its_parts() -> None:
+    memory = bytearray(100)
+    async with open_source(memory) as source:
+        parts = [await source.read(30) for _ in range(4)]
+        with pytest.raises(BufferError):
+            memory.append(0)
+    memory.append(0)
+    with pytest.raises(ValueError, match="released"):
+        parts[0][0].tobytes()
+
+
+@pytest.mark.usefixtures("_no_collector")
+async def test_an_array_is_referred_to_no_more() -> None:
+    data = np.zeros(1000)
+    before = sys.getrefcount(data)
+    async with open_source(data) as source:
+        await source.read(10_000)
+    del source
+    assert sys.getrefcount(data) == before
+    data.resize(2000)  # which numpy refuses while somebody refers to it
+
+
+async def test_a_bytesio_that_is_written_meanwhile_keeps_what_it_had() -> None:
+    file = io.BytesIO(b"A" * 1000)
+    file.seek(100)
+    async with open_source(file) as source:
+        part = await source.read(1000)
+        file.seek(0)
+        file.write(b"B" * 5000)
+        file.truncate(10)
+        assert b"".join(part) == b"A" * 900
