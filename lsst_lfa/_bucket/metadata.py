@@ -24,7 +24,7 @@ class MetadataVerbs(BucketBase):
     """Metadata."""
 
     async def head(self, key: str) -> ObjectInfo:
-        """Return an object's size, ETag and time, without its data.
+        """Return an object's size, ETag, time, content type, metadata, version and storage class, without its data.
 
         Raises
         ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import ServiceError, UploadNotFoundError
+from lsst_lfa.errors import KeyExistsError, ServiceError, UploadNotFoundError
 
 from .responses import bad_response, listed_object, object_info, require_field, server_time
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from .attempts import BucketClient
     from .responses import ObjectInfo
 
-__all__ = ["abort_uploads", "create_bucket", "head", "list_page"]
+__all__ = ["abort_uploads", "create_bucket", "head", "list_page", "require_absent"]
 
 _NO_ADVANCE = "the listing does not advance: a page names itself as the next"
 # What a response without a body leaves open.
 _BARE_STATUSES = (400, 403, 404, 412)
+_NOT_FOUND = 404
 
 
 async def head(client: BucketClient, key: str) -> ObjectInfo:
@@ -35,6 +36,28 @@ async def head(client: BucketClient, key: str) -> ObjectInfo:
         found["Body"].close()
         response = await client.call("head_object", key)
     return object_info(client.info("head_object", key), key, response)
+
+
+async def require_absent(client: BucketClient, key: str) -> None:
+    """Make sure that there is no object with this key.
+
+    Raises
+    ------
+    KeyExistsError
+        If there is one.
+    """
+    try:
+        found = await client.call("head_object", key)
+    except ServiceError as error:
+        if error.response["ResponseMetadata"].get("HTTPStatusCode") == _NOT_FOUND:
+            return  # if it is the bucket that is missing, the upload will say so
+        raise
+    message = (
+        f"{client.info('upload', key)} failed: there is an object with this key already. "
+        "Nothing was replaced: choose another key, or upload without if_none_match."
+    )
+    response = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": found["ResponseMetadata"]}
+    raise KeyExistsError(message, response, "HeadObject")
 
 
 async def list_page(client: BucketClient, prefix: str, token: str) -> tuple[list[ObjectInfo], str | None]:

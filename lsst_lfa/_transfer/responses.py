@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lsst_lfa.errors import ProtocolError
 
 from .plan import MAX_PART_SIZE, MAX_PARTS, ByteRange
+from .stored import decode_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,12 +60,25 @@ class ObjectInfo(NamedTuple):
         Names this version of the content; without quotes.
     last_modified : `datetime.datetime`
         When it was stored, in UTC.
+    content_type : `str` or `None`
+        Its MIME type; `None` in a listing, which does not tell it.
+    metadata : `dict` [`str`, `str`] or `None`
+        What was stored as its metadata, with names in lower case; `None` in a
+        listing.
+    version_id : `str` or `None`
+        Its version, in a bucket that keeps versions; `None` in a listing.
+    storage_class : `str`
+        ``STANDARD`` where the server says nothing else.
     """
 
     key: str
     size: int
     etag: str
     last_modified: datetime
+    content_type: str | None = None
+    metadata: dict[str, str] | None = None
+    version_id: str | None = None
+    storage_class: str = "STANDARD"
 
 
 def bad_response(request: RequestInfo, what: str, hint: str = "", *, transient: bool = True) -> ProtocolError:
@@ -102,14 +116,24 @@ def etag_of(response: Mapping[str, Any]) -> str:
 def object_info(request: RequestInfo, key: str, head: Mapping[str, Any]) -> ObjectInfo:
     """Read the response to HEAD."""
     size = require_field(request, head, "ContentLength", int)
-    return ObjectInfo(key, size, etag_of(head), require_field(request, head, "LastModified", datetime))
+    return ObjectInfo(
+        key,
+        size,
+        etag_of(head),
+        require_field(request, head, "LastModified", datetime),
+        content_type=head.get("ContentType"),
+        metadata=decode_metadata(head.get("Metadata") or {}),
+        version_id=head.get("VersionId"),
+        storage_class=head.get("StorageClass") or "STANDARD",
+    )
 
 
 def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
     """Read one object of a listing."""
     key = require_field(request, item, "Key", str)
     size = require_field(request, item, "Size", int)
-    return ObjectInfo(key, size, etag_of(item), require_field(request, item, "LastModified", datetime))
+    modified = require_field(request, item, "LastModified", datetime)
+    return ObjectInfo(key, size, etag_of(item), modified, storage_class=item.get("StorageClass") or "STANDARD")
 
 
 def server_time(response: Mapping[str, Any]) -> datetime:
