@@ -8,15 +8,18 @@ from ._download_url import download_url
 from ._mock.server import MockS3Server
 from ._session import S3Session
 from ._transfer.config import TransferConfig
+from ._transfer.reader import ByteStream, ObjectReader
 from ._transfer.responses import ObjectInfo
 from ._transfer.sources import Uploadable
 from .errors import LfaError
 
 __all__ = [
     "AsyncS3Bucket",
+    "ByteStream",
     "LfaError",
     "MockS3Server",
     "ObjectInfo",
+    "ObjectReader",
     "S3Session",
     "TransferConfig",
     "Uploadable",
@@ -27,5 +30,14 @@ __all__ = [
 __version__ = "0.1.0"
 
 # Where users find them, and what a repr, a traceback and a pickle should say.
-for _public in (AsyncS3Bucket, MockS3Server, ObjectInfo, S3Session, TransferConfig, download_url):
+for _public in (
+    AsyncS3Bucket,
+    ByteStream,
+    MockS3Server,
+    ObjectInfo,
+    ObjectReader,
+    S3Session,
+    TransferConfig,
+    download_url,
+):
     _public.__module__ = __name__

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .sinks import FileSink, MemorySink, Sink, Writer
     from .timeouts import StallTimeout
 
-__all__ = ["PinnedObject", "RangeReader", "S3RangeReader", "download", "stream", "verify"]
+__all__ = ["PinnedObject", "RangeReader", "S3RangeReader", "download", "open_sink", "stream", "verify"]
 
 _RANGE_NOT_SATISFIABLE = 416
 
@@ -104,13 +104,19 @@ class PinnedObject:
         Set when ``size`` and ``etag`` are known.
     whole : `bool`
         Whether it came in one piece, with no ranges to follow.
+    on_bytes : callable
+        Called with the number of bytes whenever some arrived.
     """
 
-    def __init__(self, on_bytes: Callable[[int], None] = lambda _: None) -> None:
-        self.size = 0
-        self.etag = ""
+    def __init__(
+        self, on_bytes: Callable[[int], None] = lambda _: None, *, size: int | None = None, etag: str = ""
+    ) -> None:
+        self.size = size or 0
+        self.etag = etag
         self.digest = True
         self.known = asyncio.Event()
+        if size is not None:
+            self.known.set()
         self.whole = False
         self.on_bytes = on_bytes
 
@@ -285,16 +291,21 @@ async def verify(reader: RangeReader, pinned: PinnedObject, sink: MemorySink | F
         await run_in_thread(check_etag, what, etag, pinned.size, reader.config.part_size, sink.read)
 
 
+def open_sink(reader: RangeReader, sink: Sink, size: int | None) -> None:
+    """Make room for ``size`` bytes, or say that there is none."""
+    try:
+        sink.open(size)
+    except MemoryError:
+        what = f"{size} bytes do not fit in this process's memory"
+        raise reader.request.failed(LfaError, what, "Use download_file or stream.", transient=False) from None
+
+
 async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> None:
     config = reader.config
     slots = asyncio.Semaphore(config.max_concurrency)
 
-    def open_sink(start: int, stop: int | None) -> Writer:
-        try:
-            sink.open(None if stop is None else pinned.size)
-        except MemoryError:
-            what = f"{pinned.size} bytes do not fit in this process's memory"
-            raise reader.request.failed(LfaError, what, "Use download_file or stream.", transient=False) from None
+    def open_first(start: int, stop: int | None) -> Writer:
+        open_sink(reader, sink, None if stop is None else pinned.size)
         return sink.writer(start, stop)
 
     async def fetch(start: int, stop: int, open_writer: Callable[[int, int | None], Writer]) -> None:
@@ -306,7 +317,7 @@ async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> N
     async with task_group() as group:
         await slots.acquire()
         first = min(config.range_size, config.part_size)
-        group.create_task(fetch(0, first, open_sink))
+        group.create_task(fetch(0, first, open_first))
         await pinned.known.wait()
         size = first if pinned.whole else pinned.size
         for start, stop in ranges(first, size, config.range_size, config.max_concurrency):

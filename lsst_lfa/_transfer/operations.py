@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .attempts import BucketClient
     from .responses import ObjectInfo
 
-__all__ = ["abort_uploads", "create_bucket", "head", "list_page", "require_absent"]
+__all__ = ["abort_uploads", "create_bucket", "head", "head_response", "list_page", "require_absent"]
 
 _NO_ADVANCE = "the listing does not advance: a page names itself as the next"
 # What a response without a body leaves open.
@@ -26,6 +26,12 @@ _NOT_FOUND = 404
 
 async def head(client: BucketClient, key: str) -> ObjectInfo:
     """Return what HEAD tells of an object."""
+    return object_info(client.info("head_object", key), key, await head_response(client, key))
+
+
+async def head_response(client: BucketClient, key: str) -> dict[str, Any]:
+    """Return the response to HEAD, or raise an error that says what is wrong."""
+    response: dict[str, Any]
     try:
         response = await client.call("head_object", key)
     except ServiceError as error:
@@ -35,7 +41,7 @@ async def head(client: BucketClient, key: str) -> ObjectInfo:
         found = await client.call("get_object", key, Range="bytes=0-0")
         found["Body"].close()
         response = await client.call("head_object", key)
-    return object_info(client.info("head_object", key), key, response)
+    return response
 
 
 async def require_absent(client: BucketClient, key: str) -> None:
