@@ -8,14 +8,17 @@ from ._download_url import download_url
 from ._mock.server import MockS3Server
 from ._session import S3Session
 from ._transfer.config import TransferConfig
+from ._transfer.folders import FolderSummary
 from ._transfer.reader import ByteStream, ObjectReader
-from ._transfer.responses import ObjectInfo
+from ._transfer.responses import Folder, ObjectInfo
 from ._transfer.sources import Uploadable
 from .errors import LfaError
 
 __all__ = [
     "AsyncS3Bucket",
     "ByteStream",
+    "Folder",
+    "FolderSummary",
     "LfaError",
     "MockS3Server",
     "ObjectInfo",
@@ -33,6 +36,8 @@ __version__ = "0.1.0"
 for _public in (
     AsyncS3Bucket,
     ByteStream,
+    Folder,
+    FolderSummary,
     MockS3Server,
     ObjectInfo,
     ObjectReader,

@@ -10,6 +10,7 @@ from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.download import S3RangeReader, download, stream, verify
 from lsst_lfa._transfer.files import make_folder, safe_join
 from lsst_lfa._transfer.fits_ranges import read_hdus, read_headers
+from lsst_lfa._transfer.folders import check_max_files, download_folder, folder_prefix
 from lsst_lfa._transfer.operations import head
 from lsst_lfa._transfer.progress import Progress
 from lsst_lfa._transfer.reader import ByteStream, check_range, download_range, open_reader
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList, Header
 
     from lsst_lfa._transfer.attempts import BucketClient
+    from lsst_lfa._transfer.folders import FolderSummary
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.reader import ObjectReader
 
@@ -273,3 +275,51 @@ class DownloadVerbs(BucketBase):
         """
         naming.check_key(key)
         return ByteStream(stream(self._borrow_for_reading("stream", key), key, self._config))
+
+    async def download_folder(
+        self,
+        prefix: str,
+        folder: str | os.PathLike[str],
+        callback: Callback | None = None,
+        *,
+        skip_equal: bool = True,
+        max_files: int = 16,
+    ) -> FolderSummary:
+        """Download all objects of a folder in the bucket; the rest of their keys becomes their paths.
+
+        Each file is there whole or not at all, as with `download_file`. A key
+        whose path would leave the folder, or that has none of its own there
+        (``x//y``), is a failure. Call it again to fetch what is new.
+
+        Parameters
+        ----------
+        prefix : `str`
+            The folder in the bucket, with or without "/" at its end; "" for
+            the whole bucket.
+        folder : path-like
+            The destination; it is made, if it is not there.
+        callback, skip_equal, max_files
+            See `upload_folder`.
+
+        Returns
+        -------
+        summary : `FolderSummary`
+            How many were transferred and skipped, and what failed.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be made.
+        LfaError
+            If what went wrong concerns all files; see `upload_folder`.
+        """
+        progress = Progress(callback)
+        path: Path = await in_thread(Path(folder).absolute)
+        check_max_files(max_files)
+        async with self._borrow("download_folder", None) as client:
+            work = download_folder(
+                client, folder_prefix(prefix), path, progress, max_files=max_files, skip_equal=skip_equal
+            )
+            summary = await progress.follow(work)
+            await progress.finish()
+            return summary

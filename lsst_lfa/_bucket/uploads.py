@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lsst_lfa import fits, naming
+from lsst_lfa._transfer.concurrency import in_thread
+from lsst_lfa._transfer.copy import copy
+from lsst_lfa._transfer.folders import check_max_files, folder_prefix, upload_folder
 from lsst_lfa._transfer.progress import Progress
 from lsst_lfa._transfer.sources import open_source
-from lsst_lfa._transfer.stored import upload_options
+from lsst_lfa._transfer.stored import copy_options, upload_options
 from lsst_lfa._transfer.upload import upload
 
 from .base import BucketBase
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Mapping
 
     from astropy.io.fits import HDUList
 
+    from lsst_lfa._transfer.folders import FolderSummary
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.sources import Uploadable
 
@@ -139,3 +145,115 @@ class UploadVerbs(BucketBase):
             if_none_match=if_none_match,
             extra_args=extra_args,
         )
+
+    async def copy(
+        self,
+        source: str,
+        key: str,
+        *,
+        source_bucket: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        extra_args: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Copy an object on the server: no bytes come here.
+
+        Up to 5 GiB are copied in one request, more in parts. It is the version
+        that is there at the start, or none.
+
+        Parameters
+        ----------
+        source : `str`
+            The key of what is copied.
+        key : `str`
+            The key of the copy; an object that has it already is replaced.
+            The same as ``source`` to change what is stored with an object.
+        source_bucket : `str`, optional
+            The source's bucket, if it is another one of this service.
+        content_type, metadata, extra_args
+            What takes the place of what the source has; see `upload`. The rest
+            is kept; but the storage class and the ACL are those of a new
+            object, and so are, above 5 GiB, the tags.
+
+        Returns
+        -------
+        url : `str`
+            The copy's URL.
+
+        Raises
+        ------
+        KeyNotFoundError
+            If there is no such source.
+        ObjectChangedError
+            If the source was replaced meanwhile. Hazard: Ceph RGW 16 does not
+            hear the condition; then ``key`` may hold the newer version.
+        LfaError
+            If the service failed; see `lsst_lfa.errors`.
+        """
+        naming.check_key(key)
+        naming.check_key(source)
+        source_bucket = self.name if source_bucket is None else naming.check_bucket(source_bucket)
+        options = copy_options(content_type, metadata, extra_args)
+        async with self._borrow("copy", key, self._config.total_timeout) as client:
+            await copy(client, source_bucket, source, key, options)
+        return self.url(key)
+
+    async def upload_folder(
+        self,
+        folder: str | os.PathLike[str],
+        prefix: str = "",
+        callback: Callback | None = None,
+        *,
+        skip_equal: bool = True,
+        max_files: int = 16,
+        extra_args: Mapping[str, Any] | None = None,
+    ) -> FolderSummary:
+        """Upload all files beneath a folder; their paths in it become their keys.
+
+        Call it again after a failure: it goes on with what is not there yet.
+
+        Parameters
+        ----------
+        folder : path-like
+            The folder. Folders beneath it are walked, symbolic links to
+            folders, and to what is outside of it, are failures. What is empty
+            leaves no trace.
+        prefix : `str`, optional
+            The folder in the bucket, with or without "/" at its end.
+        callback : callable, optional
+            One progress over all files; see `upload`. Those that are skipped
+            are not counted, one that fails as far as it came.
+        skip_equal : `bool`, optional
+            Skip what is there with the same size and content, by its ETag.
+        max_files : `int`, optional
+            Files under way at a time. All together hold no more memory than
+            one upload may.
+        extra_args : mapping, optional
+            For each file; see `upload`. Content types are guessed by the names.
+
+        Returns
+        -------
+        summary : `FolderSummary`
+            How many were transferred and skipped, and what failed: a file that
+            cannot be read or sent does not end the others.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be read.
+        LfaError
+            If what went wrong concerns all files: no server, no such bucket,
+            wrong credentials, no quota left.
+        """
+        progress = Progress(callback)
+        path = Path(await in_thread(Path(folder).absolute))
+        where = folder_prefix(prefix)
+        check_max_files(max_files)
+        upload_options("k", None, None, extra_args, if_none_match=False)
+        async with self._borrow("upload_folder", None) as client:
+            work = upload_folder(
+                client, path, where, progress, max_files=max_files, skip_equal=skip_equal, extra_args=extra_args
+            )
+            summary = await progress.follow(work)
+            await progress.finish()
+            return summary

@@ -73,6 +73,15 @@ class AtomicFile:
         """Put the data on the disk, then give the file its name."""
         await in_thread(self._commit)
 
+    def write_all(self, data: memoryview) -> None:
+        """Create, write, commit and discard, in one. It blocks: call it in a thread."""
+        try:
+            self._create()
+            self._write(data, 0)
+            self._commit()
+        finally:
+            self._discard()
+
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it."""
         await uninterrupted(run_in_thread(self._discard), grace=_DISCARD_TIMEOUT)

@@ -5,23 +5,38 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 from lsst_lfa.errors import KeyExistsError, ServiceError, UploadNotFoundError
 
-from .responses import bad_response, listed_object, object_info, require_field, server_time
+from .failures import service_error
+from .responses import bad_response, listed_folder, listed_object, object_info, require_field, server_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from datetime import timedelta
 
-    from .attempts import BucketClient
-    from .responses import ObjectInfo
+    from lsst_lfa.errors import LfaError
 
-__all__ = ["abort_uploads", "create_bucket", "head", "head_response", "list_page", "require_absent"]
+    from .attempts import BucketClient
+    from .responses import Folder, ObjectInfo
+
+__all__ = [
+    "abort_uploads",
+    "create_bucket",
+    "delete_objects",
+    "head",
+    "head_response",
+    "list_page",
+    "require_absent",
+]
 
 _NO_ADVANCE = "the listing does not advance: a page names itself as the next"
 # What a response without a body leaves open.
 _BARE_STATUSES = (400, 403, 404, 412)
 _NOT_FOUND = 404
+# Seconds that a server takes to delete one of many objects.
+_DELETE_TIMEOUT = 0.05
 
 
 async def head(client: BucketClient, key: str) -> ObjectInfo:
@@ -66,18 +81,45 @@ async def require_absent(client: BucketClient, key: str) -> None:
     raise KeyExistsError(message, response, "HeadObject")
 
 
-async def list_page(client: BucketClient, prefix: str, token: str) -> tuple[list[ObjectInfo], str | None]:
-    """Return some objects, and the token of the page after them; `None` if there is none."""
+async def list_page(
+    client: BucketClient, prefix: str, token: str, delimiter: str = ""
+) -> tuple[list[ObjectInfo | Folder], str | None]:
+    """Return some objects and folders, and the token of the page after them; `None` if there is none."""
     more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+    if delimiter:
+        more["Delimiter"] = delimiter
     page = await client.call("list_objects_v2", Prefix=prefix, **more)
     request = client.info("list_objects_v2")
-    items = [listed_object(request, item) for item in page.get("Contents", ())]
+    items: list[ObjectInfo | Folder] = [listed_object(request, item) for item in page.get("Contents", ())]
+    if delimiter:
+        items += [listed_folder(request, item) for item in page.get("CommonPrefixes", ())]
+        items.sort(key=lambda item: item.key.encode())
     if not page["IsTruncated"]:
         return items, None
     following = str(require_field(request, page, "NextContinuationToken", str))
     if following == token:
         raise bad_response(request, _NO_ADVANCE, transient=False)
     return items, following
+
+
+async def delete_objects(client: BucketClient, keys: list[str]) -> dict[str, LfaError]:
+    """Delete up to 1,000 objects in one request, and return the errors of those that were not."""
+    request = client.info("delete_objects")
+    # Not "Quiet": only a response that names each key proves that it was deleted.
+    response = await client.call(
+        "delete_objects",
+        extra_timeout=_DELETE_TIMEOUT * len(keys),
+        Delete={"Objects": [{"Key": key} for key in keys]},
+    )
+    left = set(keys) - {require_field(request, item, "Key", str) for item in response.get("Deleted", ())}
+    failed: dict[str, LfaError] = {}
+    for item in response.get("Errors", ()):
+        key = require_field(request, item, "Key", str)
+        error = ClientError({"Error": item, "ResponseMetadata": response["ResponseMetadata"]}, "DeleteObjects")
+        failed[key] = service_error(error, request._replace(key=key))
+    for key in left - failed.keys():
+        failed[key] = bad_response(request._replace(key=key), "the response does not say that it was deleted")
+    return failed
 
 
 async def create_bucket(client: BucketClient) -> None:

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from .failures import RequestInfo
 
 __all__ = [
+    "Folder",
     "ObjectInfo",
     "RangeHeaders",
     "bad_response",
     "etag_of",
+    "listed_folder",
     "listed_object",
     "object_info",
     "parse_range_headers",
@@ -37,6 +39,7 @@ _MAX_SIZE = MAX_PARTS * MAX_PART_SIZE
 # What only S3's response has, and only when the request was carried out. A
 # proxy's web page has none of it, though its status be 200.
 _PROOFS = {
+    "copy_object": ("CopyObjectResult", dict),
     "create_multipart_upload": ("UploadId", str),
     "get_object": ("ETag", str),
     "head_object": ("LastModified", datetime),
@@ -44,6 +47,7 @@ _PROOFS = {
     "list_objects_v2": ("IsTruncated", bool),
     "put_object": ("ETag", str),
     "upload_part": ("ETag", str),
+    "upload_part_copy": ("CopyPartResult", dict),
 }
 
 
@@ -79,6 +83,18 @@ class ObjectInfo(NamedTuple):
     metadata: dict[str, str] | None = None
     version_id: str | None = None
     storage_class: str = "STANDARD"
+
+
+class Folder(NamedTuple):
+    """What the keys of some objects have in common, up to a delimiter.
+
+    Attributes
+    ----------
+    key : `str`
+        It, with the delimiter at its end; list what is within by this prefix.
+    """
+
+    key: str
 
 
 def bad_response(request: RequestInfo, what: str, hint: str = "", *, transient: bool = True) -> ProtocolError:
@@ -134,6 +150,11 @@ def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
     size = require_field(request, item, "Size", int)
     modified = require_field(request, item, "LastModified", datetime)
     return ObjectInfo(key, size, etag_of(item), modified, storage_class=item.get("StorageClass") or "STANDARD")
+
+
+def listed_folder(request: RequestInfo, item: Mapping[str, Any]) -> Folder:
+    """Read one folder of a listing."""
+    return Folder(require_field(request, item, "Prefix", str))
 
 
 def server_time(response: Mapping[str, Any]) -> datetime:

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["DEFAULT_TYPE", "UploadOptions", "decode_metadata", "encode_metadata", "guess_type", "upload_options"]
+__all__ = [
+    "CopyOptions",
+    "DEFAULT_TYPE",
+    "UploadOptions",
+    "copy_options",
+    "decode_metadata",
+    "encode_metadata",
+    "guess_type",
+    "upload_options",
+]
 
 DEFAULT_TYPE: Final = "binary/octet-stream"
 """S3's own type for what nobody named."""
@@ -65,6 +74,18 @@ _EXTRA_ARGS: Final = frozenset(
         "WebsiteRedirectLocation",
     }
 )
+_KEPT: Final = frozenset(
+    {
+        "CacheControl",
+        "ContentDisposition",
+        "ContentEncoding",
+        "ContentLanguage",
+        "ContentType",
+        "Expires",
+        "Metadata",
+        "WebsiteRedirectLocation",
+    }
+)
 _OF_EVERY_REQUEST: Final = frozenset({"ExpectedBucketOwner", "RequestPayer"})
 _NAME = re.compile(r"[A-Za-z0-9.-]+")
 # A header's own form: nothing to quote, and no white space at its ends, which servers strip.
@@ -94,6 +115,34 @@ class UploadOptions:
         return {name: value for name, value in self.params.items() if name in _OF_EVERY_REQUEST}
 
 
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """What a copy stores beside the bytes.
+
+    Attributes
+    ----------
+    given : `dict`
+        What takes the place of what the source has; the rest is kept.
+    """
+
+    given: dict[str, Any]
+
+    def params_for_copy(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters of CopyObject, which keeps all that the source has, or nothing of it."""
+        directives = {"TaggingDirective": "REPLACE"} if "Tagging" in self.given else {}
+        if not self.given.keys() & _KEPT:
+            return self.given | directives
+        return self.params_for_new(source) | directives | {"MetadataDirective": "REPLACE"}
+
+    def params_for_new(self, source: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a new object, for which HEAD told what the ``source`` has."""
+        kept = {name: source[name] for name in _KEPT if source.get(name)}
+        if "Metadata" in kept:
+            # As text, since some servers send what no header may have.
+            kept["Metadata"] = {name: _encode(_decode(value)) for name, value in kept["Metadata"].items()}
+        return kept | self.given
+
+
 def upload_options(
     key: str,
     content_type: str | None,
@@ -112,19 +161,33 @@ def upload_options(
         If an extra argument is not known, or is given twice; or if the metadata
         have a name that does not pass unchanged through every proxy.
     """
+    params = {"ContentType": guess_type(key), **_given(content_type, metadata, extra_args)}
+    return UploadOptions(params=params, if_none_match=if_none_match)
+
+
+def copy_options(
+    content_type: str | None, metadata: Mapping[str, str] | None, extra_args: Mapping[str, Any] | None
+) -> CopyOptions:
+    """Check the arguments of a copy; see `AsyncS3Bucket.copy`. Raises as `upload_options`."""
+    return CopyOptions(_given(content_type, metadata, extra_args))
+
+
+def _given(
+    content_type: str | None, metadata: Mapping[str, str] | None, extra_args: Mapping[str, Any] | None
+) -> dict[str, Any]:
     params = dict(extra_args or {})
     if unknown := sorted(params.keys() - _EXTRA_ARGS):
         msg = f"extra_args has {', '.join(unknown)}; it may have {', '.join(sorted(_EXTRA_ARGS))}"
         raise ValueError(msg)
     for name, given in (("ContentType", content_type), ("Metadata", metadata)):
-        if given is not None and name in params:
-            msg = f"{name} is given twice: as an argument and in extra_args"
-            raise ValueError(msg)
-    params["ContentType"] = content_type or params.get("ContentType") or guess_type(key)
-    metadata = encode_metadata(params.pop("Metadata", metadata) or {})
-    if metadata:
-        params["Metadata"] = metadata
-    return UploadOptions(params=params, if_none_match=if_none_match)
+        if given is not None:
+            if name in params:
+                msg = f"{name} is given twice: as an argument and in extra_args"
+                raise ValueError(msg)
+            params[name] = given
+    if "Metadata" in params:
+        params["Metadata"] = encode_metadata(params["Metadata"])
+    return params
 
 
 def guess_type(key: str) -> str:

@@ -12,7 +12,7 @@ from lsst_lfa import errors
 from tests.unit.test_fits_ranges import many_hdus, to_bytes
 
 from . import Close, Fault, Hook, IgnoreRange, Reset, Silence, Status
-from .scene import BUCKET, EGRAL, KEY, LARGE, MiB, scene
+from .scene import BUCKET, EGRAL, KEY, LARGE, scene
 
 if TYPE_CHECKING:
     from pathlib import Path
