@@ -48,9 +48,9 @@ async def copy(client: BucketClient, source_bucket: str, source: str, key: str, 
         **origin.params,
         **options.params_for_copy(origin.head),
     )
-    result = response["CopyObjectResult"]
+    copied = require_field(client.info("copy_object", key), response["CopyObjectResult"], "ETag", str)
     # Where they are equal it was this version; else a server may have its reasons, or not know the condition.
-    if require_field(client.info("copy_object", key), result, "ETag", str).strip('"') != etag_of(origin.head):
+    if copied.strip('"') != etag_of(origin.head) and (source_bucket, source) != (client.bucket, key):
         await origin.require_unchanged()
 
 

@@ -7,6 +7,7 @@ import itertools
 import os
 import stat
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,9 +28,11 @@ from .stored import upload_options
 from .upload import upload
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from .attempts import BucketClient
+
+    _Work = Callable[[], Awaitable[int | None]]
 
 __all__ = ["FolderSummary", "check_max_files", "download_folder", "folder_prefix", "upload_folder"]
 
@@ -135,22 +138,16 @@ class _Folder:
         self._progress = progress
         self._limit = _Limit(max_files, (config.max_concurrency + 1) * config.part_size)
 
-    async def start(
-        self, group: asyncio.TaskGroup, name: str, held: int, work: Coroutine[Any, Any, int | None]
-    ) -> None:
+    async def start(self, group: asyncio.TaskGroup, name: str, held: int, work: _Work) -> None:
         """Begin a file's transfer as soon as it may."""
-        try:
-            held = await self._limit.acquire(held)
-        except BaseException:
-            work.close()
-            raise
+        held = await self._limit.acquire(held)
         group.create_task(self._account(name, held, work))
         await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
 
-    async def _account(self, name: str, held: int, work: Coroutine[Any, Any, int | None]) -> None:
+    async def _account(self, name: str, held: int, work: _Work) -> None:
         """Note what becomes of a file: its size, or `None` if it was skipped."""
         try:
-            size = await work
+            size = await work()
         except _OF_ONE_FILE as error:
             if isinstance(error, _OF_ALL) or (isinstance(error, errors.LfaError) and error.transient):
                 raise
@@ -198,8 +195,7 @@ async def upload_folder(
         if file.error is not None:
             raise file.error
         options = upload_options(check_key(key), None, None, extra_args, if_none_match=False)
-        found = there.get(key)
-        if found is not None and await run_in_thread(_is_same, file.path, *found, client.config.part_size):
+        if key in there and await run_in_thread(_is_same, file.path, *there[key], client.config.part_size):
             return None
         source = open_source(await in_thread(file.path.read_bytes) if file.size <= _SMALL else file.path)
         async with transfer(client.info("upload", key), client.config.total_timeout):
@@ -208,11 +204,15 @@ async def upload_folder(
 
     async with task_group() as group:
         walk = _walk(root)
-        while files := await in_thread(list, itertools.islice(walk, _WALKED)):
-            for file in files:
+        while found := await in_thread(_take, walk):
+            for file in found:
                 # A large one holds as much as an upload may: it goes up alone.
-                await work.start(group, file.name, file.size, send(prefix + file.name, file))
+                await work.start(group, file.name, file.size, partial(send, prefix + file.name, file))
     return work.summary
+
+
+def _take(walk: Iterator[_File]) -> list[_File]:
+    return list(itertools.islice(walk, _WALKED))
 
 
 def _walk(root: Path) -> Iterator[_File]:
@@ -268,12 +268,13 @@ async def download_folder(
             name = item.key.removeprefix(prefix)
             if name:  # else the marker of the folder itself
                 held = item.size if item.size <= _SMALL else _HELD
-                await work.start(group, name, held, fetch(name, item))
+                await work.start(group, name, held, partial(fetch, name, item))
     return work.summary
 
 
 def _place(folder: Path, name: str, item: ObjectInfo, part_size: int, *, skip_equal: bool) -> tuple[Path, bool]:
     """Return where an object belongs, with its parents made, and whether it is there already."""
+    check_key(item.key)  # one with ".." or "." was made by other means than ours
     path = safe_join(folder, name)
     return path, skip_equal and not path.is_symlink() and _is_same(path, item.size, item.etag, part_size)
 
@@ -285,10 +286,10 @@ async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress
         try:
             pinned = await download(reader, memory, progress)
             await verify(reader, pinned, memory)
-            with memory.read(0, pinned.size) as view:
-                await in_thread(FileSink(path).write_all, view)
         finally:
             memory.close()
+        # Bytes of its own: a thread that is left behind may still write them.
+        await in_thread(FileSink(path).write_all, memoryview(memory.file.getvalue()))
         return pinned.size
     sink = FileSink(path)
     try:

@@ -306,10 +306,11 @@ class _PathSource(_FileSource):
         try:
             self._file = await in_thread(self._open, executor=self._thread)
             self._fills = True
-            return await super().__aenter__()
+            await self._measure()
         except BaseException:
             await self._finish()
             raise
+        return self
 
     def _open(self) -> io.FileIO:
         # Opening a FIFO would wait for a writer, in a thread that cannot be stopped.
