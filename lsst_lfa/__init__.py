@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import errors
 from ._bucket import AsyncS3Bucket
+from ._bucket_for import bucket_for
 from ._download_url import download_url
 from ._mock.server import MockS3Server
 from ._session import S3Session
@@ -26,6 +27,7 @@ __all__ = [
     "S3Session",
     "TransferConfig",
     "Uploadable",
+    "bucket_for",
     "download_url",
     "errors",
 ]
@@ -43,6 +45,7 @@ for _public in (
     ObjectReader,
     S3Session,
     TransferConfig,
+    bucket_for,
     download_url,
 ):
     _public.__module__ = __name__

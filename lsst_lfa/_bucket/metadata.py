@@ -8,9 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, overload
 
+from botocore import UNSIGNED
+
 from lsst_lfa import naming
 from lsst_lfa._transfer import operations
-from lsst_lfa.errors import KeyNotFoundError
+from lsst_lfa.errors import KeyNotFoundError, MissingCredentialsError
 
 from .base import BucketBase
 
@@ -143,6 +145,11 @@ class MetadataVerbs(BucketBase):
             How long it works, in seconds; at most 7 days.
         method : {"get", "put"}
             What it allows.
+
+        Raises
+        ------
+        MissingCredentialsError
+            If there are no credentials to sign it with.
         """
         naming.check_key(key)
         seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
@@ -150,6 +157,9 @@ class MetadataVerbs(BucketBase):
             msg = f"expires is {expires!r}; it must be above 0 and at most 7 days"
             raise ValueError(msg)
         async with self._borrow("presign", key) as client:
+            if client.client.meta.config.signature_version is UNSIGNED:
+                what, hint = "this session is anonymous, so it cannot sign a URL", "Use one that has credentials."
+                raise client.info("presign", key).failed(MissingCredentialsError, what, hint, transient=False)
             return str(
                 await client.client.generate_presigned_url(
                     f"{method}_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=seconds

@@ -73,12 +73,13 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     parsers.set_parser_defaults(timestamp_parser=_parse_time)
     session.register_component("response_parser_factory", _ParserFactory(parsers))
     # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
-    config = AioConfig(http_session_cls=HttpSession, **settings.config_arguments(session) | {"read_timeout": None})
-    arguments = settings.client_arguments(session) | {"config": config}
     # Providers of credentials read files where they run; the session keeps what they find.
-    if settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
+    sign = settings.signs(lambda: asyncio.run(session.get_credentials()))
+    if sign and settings.access_key_id is None and asyncio.run(session.get_credentials()) is None:
         raise NoCredentialsError
-    return session, arguments
+    options = settings.config_arguments(session, sign=sign) | {"read_timeout": None}
+    config = AioConfig(http_session_cls=HttpSession, **options)
+    return session, settings.client_arguments(session) | {"config": config}
 
 
 def _parse_time(text: Any) -> datetime | None:
