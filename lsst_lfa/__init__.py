@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors
 from ._bucket import AsyncS3Bucket
+from ._bucket_for import bucket_for
 from ._download_url import download_url
 from ._mock.server import MockS3Server
 from ._session import S3Session
 from ._transfer.config import TransferConfig
-from ._transfer.responses import ObjectInfo
+from ._transfer.folders import FolderSummary
+from ._transfer.reader import ByteStream, ObjectReader
+from ._transfer.responses import Folder, ObjectInfo
 from ._transfer.sources import Uploadable
 from .errors import LfaError
 
@@ -21,16 +24,21 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsyncS3Bucket",
+    "ByteStream",
+    "Folder",
+    "FolderSummary",
     "LargeFile",
     "LargeFileAnnex",
     "LfaError",
     "MockS3Server",
     "ObjectInfo",
+    "ObjectReader",
     "S3Session",
     "Spool",
     "TransferConfig",
     "Uploadable",
     "annex",
+    "bucket_for",
     "download_url",
     "errors",
     "sites",
@@ -57,5 +65,17 @@ def __dir__() -> list[str]:
 
 
 # Where users find them, and what a repr, a traceback and a pickle should say.
-for _public in (AsyncS3Bucket, MockS3Server, ObjectInfo, S3Session, TransferConfig, download_url):
+for _public in (
+    AsyncS3Bucket,
+    ByteStream,
+    Folder,
+    FolderSummary,
+    MockS3Server,
+    ObjectInfo,
+    ObjectReader,
+    S3Session,
+    TransferConfig,
+    bucket_for,
+    download_url,
+):
     _public.__module__ = __name__

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import os
+import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,20 +16,22 @@ from botocore.parsers import create_parser
 from multidict import CIMultiDict
 
 from . import errors
+from ._bucket_for import make_session
 from ._client.http import HttpSession, read_body
-from ._session import S3Session
 from ._transfer.attempts import Requester, Slots, transfer
+from ._transfer.concurrency import in_thread
 from ._transfer.config import TransferConfig
 from ._transfer.download import download
 from ._transfer.download import verify as verify_download
 from ._transfer.failures import ErrorRule, service_error
 from ._transfer.progress import Progress
 from ._transfer.responses import server_time
+from ._transfer.retry import back_off
 from ._transfer.sinks import MemorySink
-from ._urls import parse_presigned, split_url
+from ._urls import FileUrl, PresignedUrl, parse_url
 
 if TYPE_CHECKING:
-    import io
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -34,7 +39,6 @@ if TYPE_CHECKING:
 
     from ._transfer.attempts import Attempts
     from ._transfer.progress import Callback
-    from ._urls import PresignedUrl
 
 __all__ = ["download_url", "explain_refusal"]
 
@@ -46,12 +50,16 @@ _HINTS = {
 }
 _MAYBE_EXPIRED = {errors.AccessDeniedError, errors.ClockSkewError}
 _CONNECT_TIMEOUT = 3.0
+# Seconds from one look for an object that is not there yet to the next.
+_FIRST_LOOK = 0.2
+_LONGEST_DELAY = 1.0
 
 
 async def download_url(
     url: str,
     callback: Callback | None = None,
     *,
+    wait: float = 0.0,
     verify: bool | str | Path | None = None,
     config: TransferConfig | None = None,
 ) -> io.BytesIO:
@@ -60,13 +68,18 @@ async def download_url(
     Parameters
     ----------
     url : `str`
-        Either an object's URL as `AsyncS3Bucket.upload` returns it, unquoted,
-        or ``s3://bucket/key``, at the environment's endpoint: downloaded with
-        the environment's credentials. Or a presigned URL, exactly as it was
-        given: it is all that is needed, and no credentials are looked up.
+        An object's URL, as `bucket_for` takes it: downloaded with the
+        credentials that there are, or without where there are none. Or a
+        presigned URL, exactly as it was given: it is all that is needed, and
+        no credentials are looked up. Or a file's, ``file:///path``,
+        percent-encoded.
     callback : callable, optional
         Called with the number of bytes received since its last call; see
         `AsyncS3Bucket.upload`.
+    wait : `float`, optional
+        How long to wait for an object that is not there yet, in seconds. An
+        object that may not be read is waited for too, since a service says
+        that of a missing one to those who may not list.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; see `S3Session`.
     config : `TransferConfig`, optional
@@ -81,8 +94,12 @@ async def download_url(
     ------
     ValueError
         If it is no such URL.
+    KeyNotFoundError
+        If there is no such object, after ``wait`` seconds.
     ExpiredUrlError
         If it is a presigned URL that has expired, or expires meanwhile.
+    OSError
+        If a file cannot be read.
     LfaError
         If the service failed; see `lsst_lfa.errors`.
 
@@ -92,12 +109,43 @@ async def download_url(
     use an `S3Session`. The credentials' session token, but never the secret
     key, goes to the host that the URL names.
     """
-    presigned = parse_presigned(url) if isinstance(url, str) else None
-    if presigned is not None:
-        return await _download_presigned(presigned, callback, verify, config or TransferConfig())
-    endpoint_url, name, key = split_url(url)
-    async with aclosing(S3Session(endpoint_url=endpoint_url, verify=verify, config=config)) as session:
-        return await session.bucket(name).download(key, callback)
+    parsed = parse_url(url)
+    if isinstance(parsed, FileUrl):
+        return await _wait_for(lambda: _read_file(parsed.path, callback), wait)
+    if isinstance(parsed, PresignedUrl):
+        limits = config or TransferConfig()
+        return await _wait_for(lambda: _download_presigned(parsed, callback, verify, limits), wait)
+    async with aclosing(make_session(parsed, verify=verify, config=config)) as session:
+        bucket = session.bucket(parsed.bucket)
+        return await _wait_for(lambda: bucket.download(parsed.key, callback), wait)
+
+
+async def _wait_for(download: Callable[[], Awaitable[io.BytesIO]], seconds: float) -> io.BytesIO:
+    """Download what may not be there yet."""
+    if seconds < 0:
+        msg = f"wait is {seconds!r}; it must be a number of seconds, 0 or more"
+        raise ValueError(msg)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    failures = 0
+    while True:
+        try:
+            return await download()
+        except (FileNotFoundError, errors.AccessDeniedError) as error:
+            left = end - loop.time()
+            if left <= 0 or isinstance(error, errors.BucketNotFoundError):
+                raise
+        failures += 1
+        delay = back_off(_FIRST_LOOK, failures, random.random())  # noqa: S311 - not a secret
+        await asyncio.sleep(min(delay, _LONGEST_DELAY, left))
+
+
+async def _read_file(path: Path, callback: Callback | None) -> io.BytesIO:
+    progress = Progress(callback)
+    data = await in_thread(path.read_bytes)
+    progress.advance(len(data))
+    await progress.finish()
+    return io.BytesIO(data)
 
 
 async def _download_presigned(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from ._client.settings import AddressingStyle
     from ._mock.server import MockS3Server
 
 __all__ = ["S3Session"]
@@ -47,6 +48,14 @@ class S3Session:
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; `False` trusts any
         certificate, and logs a warning once. By default ``AWS_CA_BUNDLE``.
+    anonymous : `bool` or `None`, optional
+        Sign nothing, and look for no credentials: for what anybody may read.
+        `None`: only where there are no credentials.
+    addressing_style : {"path", "virtual", "auto"}, optional
+        Whether requests name the bucket in the path, or in the host
+        (``bucket.host``). By default as the profile says (``s3 =
+        addressing_style``), or else in the path if there is an endpoint. The
+        URLs that `AsyncS3Bucket.upload` returns are not changed by it.
     max_connections : `int`, optional
         Connections that all transfers share.
     connect_timeout : `float`, optional
@@ -66,7 +75,13 @@ class S3Session:
     ------
     ValueError
         If the endpoint is not an http(s) URL, if only one of the two explicit
-        credentials is given, or if a number is out of bounds.
+        credentials is given, or any with ``anonymous``, or if another argument
+        is out of bounds.
+
+    Notes
+    -----
+    A copy, or what was pickled, is a session of the same settings that is not
+    open. Hazard: so a pickle has the explicit credentials.
     """
 
     def __init__(
@@ -79,6 +94,8 @@ class S3Session:
         session_token: str | None = None,
         region: str | None = None,
         verify: bool | str | Path | None = None,
+        anonymous: bool | None = False,
+        addressing_style: AddressingStyle | None = None,
         max_connections: int = 128,
         connect_timeout: float = 3.0,
         max_rate: float | None = None,
@@ -86,6 +103,12 @@ class S3Session:
     ) -> None:
         if (access_key_id is None) != (secret_access_key is None):
             msg = "access_key_id and secret_access_key go together: give both or none"
+            raise ValueError(msg)
+        if anonymous and access_key_id is not None:
+            msg = "anonymous requests have no credentials: give either them or anonymous=True"
+            raise ValueError(msg)
+        if addressing_style not in (None, "path", "virtual", "auto"):
+            msg = f'addressing_style is {addressing_style!r}; it must be "path", "virtual" or "auto"'
             raise ValueError(msg)
         if max_connections < 1:
             msg = f"max_connections is {max_connections!r}; it must be 1 or more"
@@ -105,6 +128,8 @@ class S3Session:
             session_token=session_token,
             region=region,
             verify=verify if verify is None or isinstance(verify, bool) else str(verify),
+            anonymous=anonymous,
+            addressing_style=addressing_style,
             max_connections=max_connections,
             connect_timeout=connect_timeout,
             max_rate=max_rate,

@@ -36,6 +36,7 @@ __all__ = [
     "clean_endpoint",
     "object_url",
     "parse_presigned",
+    "parse_profile",
     "parse_url",
     "split_url",
 ]
@@ -224,6 +225,37 @@ def clean_endpoint(url: str | None) -> str | None:
         msg = f"endpoint={_shown(url)} must be http(s)://host[:port][/path]"
         raise ValueError(msg)
     return endpoint
+
+
+def parse_profile(name: str, value: str) -> tuple[str | None, str | None, str | None]:
+    """Read a profile of lsst.resources, ``http(s)://[id:secret@]host[:port]``, percent-encoded.
+
+    Parameters
+    ----------
+    name : `str`
+        The environment variable, for messages.
+    value : `str`
+        What it holds.
+
+    Returns
+    -------
+    endpoint, access_key_id, secret_access_key : `str` or `None`
+        The service; and the credentials, if it has any.
+
+    Raises
+    ------
+    ValueError
+        If it is none. The message shows no secret.
+    """
+    scheme, colon, rest = value.strip().partition("://")
+    authority, slash, path = rest.partition("/")
+    credentials, _, host = authority.rpartition("@")
+    key_id, _, secret = (unquote(part) for part in credentials.partition(":"))
+    endpoint = None if "@" in path or bool(key_id) != bool(secret) else _endpoint(f"{scheme}{colon}{host}{slash}{path}")
+    if endpoint is None:
+        msg = f'{name} must be http(s)://[id:secret@]host[:port], with "/" in the secret written as "%2F"'
+        raise ValueError(msg)
+    return endpoint, key_id or None, secret or None
 
 
 def parse_presigned(url: str) -> PresignedUrl | None:

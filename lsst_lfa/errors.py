@@ -8,6 +8,7 @@
     │   ├── BucketNotFoundError     also a FileNotFoundError
     │   ├── UploadNotFoundError     the multipart upload is finished, aborted or unknown
     │   ├── BucketTakenError        also a FileExistsError
+    │   ├── KeyExistsError          also a FileExistsError
     │   ├── AuthenticationError     the server does not accept who we say we are; also a PermissionError
     │   │   ├── UnknownKeyIdError   no user has this access key id
     │   │   ├── WrongSecretError    the signature does not match
@@ -57,6 +58,7 @@ __all__ = [
     "ExpiredCredentialsError",
     "ExpiredUrlError",
     "IntegrityError",
+    "KeyExistsError",
     "KeyNotFoundError",
     "LfaError",
     "MissingCredentialsError",
@@ -85,9 +87,12 @@ class LfaError(Exception):
     ----------
     transient : `bool`
         Whether the same call may succeed later without anything being changed.
+    attempts : `int`
+        How often the request that failed was sent.
     """
 
     transient: bool = False
+    attempts: int = 1
     _errno: ClassVar[int | None] = None
 
     def __init__(self, *args: object) -> None:
@@ -145,6 +150,12 @@ class UploadNotFoundError(ServiceError):
 
 class BucketTakenError(ServiceError, FileExistsError):
     """A bucket of this name belongs to somebody else."""
+
+    _errno = errno.EEXIST
+
+
+class KeyExistsError(ServiceError, FileExistsError):
+    """The bucket has an object with this key already, which was not to be replaced."""
 
     _errno = errno.EEXIST
 

@@ -56,6 +56,7 @@ class BucketBase:
         self._client = self._make_client() if session is None else session._client  # noqa: SLF001 - a room of ours
         self._config = config or (TransferConfig() if session is None else session.config)
         self._create = create
+        self._created = False
 
     def _make_client(self) -> SharedClient:
         if self._mock is None:
@@ -71,13 +72,21 @@ class BucketBase:
     def __repr__(self) -> str:
         return f"AsyncS3Bucket({self.name!r}, endpoint_url={self._client.settings.endpoint_url!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it was made of; a copy has a client of its own, but the same mock server, if there is one."""
+        state = {name: value for name, value in vars(self).items() if name not in {"service_resource", "bucket"}}
+        mocks = {name: None for name, value in state.items() if isinstance(value, MockS3Server)}
+        return state | mocks | {"_created": False}
+
     @cached_property
     def service_resource(self) -> Any:
-        """boto3's synchronous ``ServiceResource`` on the same service; made on first access.
+        """boto3's synchronous ``ServiceResource`` on the same service.
 
-        Hazard: making it blocks for 0.1 to 0.2 s, and so does each request.
+        Its endpoint, ``service_resource.meta.client.meta.endpoint_url``, is
+        known at once. Hazard: whatever else is asked of it first makes it,
+        which blocks for 0.1 to 0.2 s; and so does each request.
         """
-        return service_resource(self._client.settings)
+        return service_resource(self._client.settings, self._client.endpoint_url)
 
     @cached_property
     def bucket(self) -> Any:
@@ -134,7 +143,7 @@ class BucketBase:
         what = RequestInfo(verb, self.name, key, self._client.endpoint_url or "AWS")
         borrowed = self._client.borrow(what, config or self._config, closings=closings)
         async with transfer(what, limit), borrowed as client:
-            if self._create and create:
+            if self._create and create and not self._created:
                 await operations.create_bucket(client, hidden=True)
-                self._create = False
+                self._created = True
             yield client

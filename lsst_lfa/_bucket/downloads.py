@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 
 from lsst_lfa import fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
-from lsst_lfa._transfer.download import S3RangeReader, download, stream, verify
+from lsst_lfa._transfer.download import download, stream, verify
 from lsst_lfa._transfer.files import make_folder, safe_join
+from lsst_lfa._transfer.fits_ranges import read_hdus, read_headers
+from lsst_lfa._transfer.folders import check_max_files, download_folder, folder_prefix
 from lsst_lfa._transfer.operations import head
 from lsst_lfa._transfer.progress import Progress
+from lsst_lfa._transfer.ranges import S3RangeReader
+from lsst_lfa._transfer.reader import ByteStream, check_range, download_range, open_reader
 from lsst_lfa._transfer.sinks import FileSink, MemorySink
 
 from .base import BucketBase
@@ -18,11 +22,15 @@ from .base import BucketBase
 if TYPE_CHECKING:
     import io
     import os
-    from collections.abc import AsyncGenerator
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from astropy.io.fits import HDUList
+    from astropy.io.fits import HDUList, Header
 
+    from lsst_lfa._transfer.attempts import BucketClient
+    from lsst_lfa._transfer.folders import FolderSummary
     from lsst_lfa._transfer.progress import Callback
+    from lsst_lfa._transfer.reader import ObjectReader
 
 __all__ = ["DownloadVerbs"]
 
@@ -30,8 +38,10 @@ __all__ = ["DownloadVerbs"]
 class DownloadVerbs(BucketBase):
     """Download."""
 
-    async def download(self, key: str, callback: Callback | None = None) -> io.BytesIO:
-        """Download an object into memory.
+    async def download(
+        self, key: str, callback: Callback | None = None, *, start: int = 0, stop: int | None = None
+    ) -> io.BytesIO:
+        """Download an object, or a part of it, into memory.
 
         Parameters
         ----------
@@ -40,6 +50,10 @@ class DownloadVerbs(BucketBase):
         callback : callable, optional
             Called with the number of bytes received since its last call; see
             `upload`.
+        start, stop : `int`, optional
+            Download bytes ``start`` to ``stop - 1`` only, as a slice has them:
+            fewer if the object ends before. A part cannot be verified by the
+            object's ETag.
 
         Returns
         -------
@@ -59,17 +73,56 @@ class DownloadVerbs(BucketBase):
             If it is set, and the ETag is no digest of the data.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
+        ValueError
+            If ``start`` and ``stop`` are no range of bytes.
         """
         naming.check_key(key)
+        check_range(start, stop)
         progress, sink = Progress(callback), MemorySink()
         async with self._borrow("download", key, self._config.total_timeout) as client:
             try:
+                if start or stop is not None:
+                    await download_range(client, key, sink, progress, start=start, stop=stop)
+                    return sink.file
                 reader = S3RangeReader(client, key)
                 pinned = await download(reader, sink, progress)
                 await verify(reader, pinned, sink)
             finally:
                 sink.close()
         return sink.file
+
+    async def read(self, key: str, start: int = 0, stop: int | None = None) -> bytes:
+        """Return bytes ``start`` to ``stop - 1`` of an object; see `download`."""
+        return (await self.download(key, start=start, stop=stop)).getvalue()
+
+    def open(self, key: str) -> AbstractAsyncContextManager[ObjectReader]:
+        """Open an object for reading, like a file.
+
+        ::
+
+            async with bucket.open(key) as file:
+                await file.seek(-2880, os.SEEK_END)
+                block = await file.read()
+
+        The reader has ``read``, ``seek``, ``tell`` and ``size``. All it reads
+        is of one version of the object, the one that is there when it is
+        opened: if it is replaced meanwhile, `ObjectChangedError` is raised.
+        What is read in order is read ahead, by at most 4 MiB; see `ObjectReader`.
+
+        Raises
+        ------
+        KeyNotFoundError
+            If there is no such object.
+        LfaError
+            If the service failed; see `lsst_lfa.errors`.
+        """
+        naming.check_key(key)
+        return open_reader(self._borrow_for_reading("open", key), key)
+
+    def _borrow_for_reading(self, verb: str, key: str) -> Callable[[], AbstractAsyncContextManager[BucketClient]]:
+        """Return what borrows the client for each request; after `aclose`, it is over."""
+        closings = self._client.closings
+        return lambda: self._borrow(verb, key, closings=closings)
 
     async def download_file(
         self,
@@ -146,21 +199,128 @@ class DownloadVerbs(BucketBase):
         await progress.finish()
         return folder
 
-    async def download_fits(self, key: str, callback: Callback | None = None) -> HDUList:
-        """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`."""
-        return await fits.load(await self.download(key, callback))
+    async def download_fits(
+        self, key: str, callback: Callback | None = None, *, hdus: Sequence[int | str | tuple[str, int]] | None = None
+    ) -> HDUList:
+        """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`.
 
-    def stream(self, key: str) -> AsyncGenerator[bytes, None]:
+        Parameters
+        ----------
+        key : `str`
+            The object's key.
+        callback : callable, optional
+            See `download`.
+        hdus : sequence, optional
+            Download these HDUs only, by number, name, or name and version, as
+            ``hdulist[...]`` has them. The other HDUs' headers are read as far
+            as it takes to find these, their data are not. The list has them
+            once each, in this order; if the first one is an extension, astropy
+            puts an empty primary HDU before it when the list is written.
+
+        Raises
+        ------
+        LookupError
+            If there is no such HDU.
+        OSError
+            If it is not a FITS file, or a truncated one; with ``hdus``, also
+            if it is compressed as a whole (``.fits.gz``).
+        LfaError
+            As `download`.
+        """
+        if hdus is None:
+            return await fits.load(await self.download(key, callback))
+        naming.check_key(key)
+        progress = Progress(callback)
+        async with open_reader(self._borrow_for_reading("download", key), key, progress.advance) as reader:
+            hdulist = await progress.follow(read_hdus(reader, hdus))
+            await progress.finish()
+            return hdulist
+
+    async def fits_headers(self, key: str) -> list[Header]:
+        """Return all headers of a FITS file, and read none of its data.
+
+        They are `astropy.io.fits.Header`, equal to those of ``astropy.io.fits.open``.
+        It takes a HEAD and, one after another, a request of 28 KiB for each
+        HDU: fewer where HDUs are short, more where a header has over 360 cards.
+
+        Raises
+        ------
+        OSError
+            If it is not a FITS file, or one that is compressed as a whole
+            (``.fits.gz``).
+        LfaError
+            As `download`.
+        """
+        async with self.open(key) as reader:
+            return await read_headers(reader)
+
+    def stream(self, key: str) -> ByteStream:
         """Iterate over an object's bytes, in order.
 
-        Reads ahead by at most ``max_concurrency`` ranges of ``part_size``
-        bytes. Close it (`contextlib.aclosing`) if you leave it early.
+        ::
 
-        Yields
-        ------
-        chunk : `bytes`
-            The next bytes, of any number.
+            async with bucket.stream(key) as chunks:
+                async for chunk in chunks:
+                    ...
+
+        Reads ahead by at most ``max_concurrency`` ranges of ``part_size``
+        bytes. After the block nothing is under way any more, however it was
+        left. A plain ``async for chunk in bucket.stream(key)`` does as well, if
+        it goes to the end.
+
+        Returns
+        -------
+        chunks : `ByteStream`
+            An async iterator of `bytes`, of any number each, and an async
+            context manager that closes it.
         """
         naming.check_key(key)
-        closings = self._client.closings
-        return stream(lambda: self._borrow("stream", key, closings=closings), key, self._config)
+        return ByteStream(stream(self._borrow_for_reading("stream", key), key, self._config))
+
+    async def download_folder(
+        self,
+        prefix: str,
+        folder: str | os.PathLike[str],
+        callback: Callback | None = None,
+        *,
+        skip_equal: bool = True,
+        max_files: int = 16,
+    ) -> FolderSummary:
+        """Download all objects of a folder in the bucket; the rest of their keys becomes their paths.
+
+        Each file is there whole or not at all, as with `download_file`. A key
+        whose path would leave the folder, or that has none of its own there
+        (``x//y``), is a failure. Call it again to fetch what is new.
+
+        Parameters
+        ----------
+        prefix : `str`
+            The folder in the bucket, with or without "/" at its end; "" for
+            the whole bucket.
+        folder : path-like
+            The destination; it is made, if it is not there.
+        callback, skip_equal, max_files
+            See `upload_folder`.
+
+        Returns
+        -------
+        summary : `FolderSummary`
+            How many were transferred and skipped, and what failed.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be made.
+        LfaError
+            If what went wrong concerns all files; see `upload_folder`.
+        """
+        progress = Progress(callback)
+        path: Path = await in_thread(Path(folder).absolute)
+        check_max_files(max_files)
+        async with self._borrow("download_folder", None) as client:
+            work = download_folder(
+                client, folder_prefix(prefix), path, progress, max_files=max_files, skip_equal=skip_equal
+            )
+            summary = await progress.follow(work)
+            await progress.finish()
+            return summary

@@ -2,29 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, overload
+
+from botocore import UNSIGNED
 
 from lsst_lfa import naming
 from lsst_lfa._transfer import operations
-from lsst_lfa.errors import KeyNotFoundError
+from lsst_lfa.errors import KeyNotFoundError, MissingCredentialsError
 
 from .base import BucketBase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Iterable
 
-    from lsst_lfa._transfer.responses import ObjectInfo
+    from lsst_lfa._transfer.responses import Folder, ObjectInfo
+    from lsst_lfa.errors import LfaError
 
 __all__ = ["MetadataVerbs"]
+
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+_MAX_DELETED = 1000
+
+
+async def _batches(keys: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[list[str], None]:
+    batch: dict[str, None] = {}  # each key once
+    async for key in _each(keys):
+        batch[naming.check_key(key)] = None
+        if len(batch) == _MAX_DELETED:
+            yield list(batch)
+            batch = {}
+    if batch:
+        yield list(batch)
+
+
+async def _each(keys: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[str, None]:
+    if isinstance(keys, str):
+        msg = "keys is a str; delete_many takes many of them: delete(key) deletes one"
+        raise TypeError(msg)
+    if isinstance(keys, AsyncIterable):
+        async for key in keys:
+            yield key
+    else:
+        for key in keys:
+            yield key
 
 
 class MetadataVerbs(BucketBase):
     """Metadata."""
 
     async def head(self, key: str) -> ObjectInfo:
-        """Return an object's size, ETag and time, without its data.
+        """Return an object's size, ETag, time, content type, metadata, version and storage class, without its data.
 
         Raises
         ------
@@ -56,16 +88,39 @@ class MetadataVerbs(BucketBase):
         """Return an object's size, in bytes; raises as `head` does."""
         return (await self.head(key)).size
 
-    def list(self, prefix: str = "") -> AsyncGenerator[ObjectInfo, None]:
-        """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys."""
-        # Here, for a listing that outlives the client must not open another, which nobody would close.
-        return self._list(prefix, self._client.closings)
+    @overload
+    def list(self, prefix: str = "", delimiter: Literal[""] = "") -> AsyncGenerator[ObjectInfo, None]: ...
 
-    async def _list(self, prefix: str, closings: int) -> AsyncGenerator[ObjectInfo, None]:
+    @overload
+    def list(self, prefix: str, delimiter: str) -> AsyncGenerator[ObjectInfo | Folder, None]: ...
+
+    @overload
+    def list(self, prefix: str = "", *, delimiter: str) -> AsyncGenerator[ObjectInfo | Folder, None]: ...
+
+    def list(self, prefix: str = "", delimiter: str = "") -> AsyncGenerator[ObjectInfo | Folder, None]:
+        """Iterate over the objects whose keys begin with ``prefix``, in the order of their keys.
+
+        Parameters
+        ----------
+        prefix : `str`, optional
+            What the keys begin with.
+        delimiter : `str`, optional
+            Most often "/": objects whose keys go on with it after ``prefix``
+            are not listed, but once, as a `Folder`, what is before it.
+
+        Yields
+        ------
+        item : `ObjectInfo` or `Folder`
+            What is there; folders only with ``delimiter``.
+        """
+        # Here, for a listing that outlives the client must not open another, which nobody would close.
+        return self._list(prefix, delimiter, self._client.closings)
+
+    async def _list(self, prefix: str, delimiter: str, closings: int) -> AsyncGenerator[ObjectInfo | Folder, None]:
         pages = operations.Pages()
         while pages.more:
             async with self._borrow("list", None, closings=closings) as client:
-                page = await operations.list_objects(client, prefix, pages)
+                page = await operations.list_objects(client, prefix, delimiter, pages)
             for item in page:
                 yield item
 
@@ -94,6 +149,11 @@ class MetadataVerbs(BucketBase):
             How long it works, in seconds; at most 7 days.
         method : {"get", "put"}
             What it allows.
+
+        Raises
+        ------
+        MissingCredentialsError
+            If there are no credentials to sign it with.
         """
         naming.check_key(key)
         seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
@@ -101,6 +161,9 @@ class MetadataVerbs(BucketBase):
             msg = f"expires is {expires!r}; it must be above 0 and at most 7 days"
             raise ValueError(msg)
         async with self._borrow("presign", key) as client:
+            if client.client.meta.config.signature_version is UNSIGNED:
+                what, hint = "this session is anonymous, so it cannot sign a URL", "Use one that has credentials."
+                raise client.info("presign", key).failed(MissingCredentialsError, what, hint, transient=False)
             return str(
                 await client.client.generate_presigned_url(
                     f"{method}_object", Params={"Bucket": self.name, "Key": key}, ExpiresIn=seconds
@@ -112,6 +175,32 @@ class MetadataVerbs(BucketBase):
         naming.check_key(key)
         async with self._borrow("delete", key) as client:
             await client.call("delete_object", key)
+
+    async def delete_many(self, keys: Iterable[str] | AsyncIterable[str]) -> dict[str, LfaError]:
+        """Delete many objects, up to 1,000 in a request; no error for those that are not there.
+
+        Parameters
+        ----------
+        keys : iterable or async iterable of `str`
+            Their keys.
+
+        Returns
+        -------
+        failed : `dict` [`str`, `LfaError`]
+            What is still there, by key, and why; empty if all are deleted.
+
+        Raises
+        ------
+        ValueError
+            If one is no key. The 1,000s before it are deleted.
+        LfaError
+            If the service failed; see `lsst_lfa.errors`.
+        """
+        failed: dict[str, LfaError] = {}
+        async with self._borrow("delete_many", None) as client, aclosing(_batches(keys)) as batches:
+            async for batch in batches:
+                failed |= await operations.delete_objects(client, batch)
+        return failed
 
     async def create(self) -> None:
         """Make the bucket; no error if it is there and ours.

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lsst_lfa import fits, naming
+from lsst_lfa._transfer.concurrency import in_thread
+from lsst_lfa._transfer.copy import copy
+from lsst_lfa._transfer.folders import check_max_files, folder_prefix, upload_folder
 from lsst_lfa._transfer.progress import Progress
 from lsst_lfa._transfer.sources import open_source
+from lsst_lfa._transfer.stored import copy_options, upload_options
 from lsst_lfa._transfer.upload import upload
 
 from .base import BucketBase
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
     from astropy.io.fits import HDUList
 
+    from lsst_lfa._transfer.folders import FolderSummary
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.sources import Uploadable
 
@@ -23,7 +32,17 @@ __all__ = ["UploadVerbs"]
 class UploadVerbs(BucketBase):
     """Upload."""
 
-    async def upload(self, fileobj: Uploadable, key: str, callback: Callback | None = None) -> str:
+    async def upload(
+        self,
+        fileobj: Uploadable,
+        key: str,
+        callback: Callback | None = None,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+        extra_args: Mapping[str, Any] | None = None,
+    ) -> str:
         """Upload data, whole or not at all.
 
         Up to ``TransferConfig.multipart_threshold`` bytes go up in one
@@ -45,6 +64,30 @@ class UploadVerbs(BucketBase):
             once on success, summing up to the size exactly; bytes sent again
             are not counted again. A function, which must not block, or a
             coroutine function. What it raises ends the transfer.
+        content_type : `str`, optional
+            The MIME type to store. By default it is guessed by the key's end,
+            without the operating system having a say in FITS, ECSV, YAML and
+            Parquet; S3's own ``binary/octet-stream`` where that says nothing.
+            What is compressed as a whole (``.gz``) has the compressed file's
+            type, so that nothing on its way down unpacks it.
+        metadata : mapping of `str` to `str`, optional
+            What to store as metadata, 2 KB at most; `head` gives it back with
+            names in lower case. Names have letters, digits, "-" and "."; values
+            that are not plain ASCII are encoded as S3 does (RFC 2047).
+        if_none_match : `bool`, optional
+            Never replace an object: if there is one with this key, raise
+            `KeyExistsError`. It is looked for first (HEAD), which needs the
+            permission to read it; then the server is told not to replace one
+            (``If-None-Match: *``), of two that upload at the same time it
+            refuses one. Hazard: Ceph RGW 16 does not hear that when an upload
+            in parts is completed: there two of them can both succeed, if they
+            end within the time of one request.
+        extra_args : mapping, optional
+            boto3's ``ExtraArgs`` by their names: ``ACL``, ``Tagging``,
+            ``StorageClass``, ``ServerSideEncryption``, ``SSEKMSKeyId``,
+            ``CacheControl``, ... An unknown one is an error; so are those of
+            encryption with a key of your own (SSE-C), with which nothing here
+            could read it, and of checksums (see `TransferConfig`).
 
         Returns
         -------
@@ -57,22 +100,160 @@ class UploadVerbs(BucketBase):
             If ``fileobj`` gives text. Nothing was sent then.
         ValueError
             If ``key`` is not one that every server takes: empty, over 1024
-            bytes, with control characters or ``..`` segments. Nothing was sent.
+            bytes, with control characters or ``..`` segments; or if
+            ``metadata`` or ``extra_args`` has what cannot be stored. Nothing
+            was sent.
+        KeyExistsError
+            If ``if_none_match`` is set and there is such an object; it is a
+            `FileExistsError` too.
         SourceChangedError
             If ``fileobj`` gave another number of bytes than it promised.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
+        options = upload_options(key, content_type, metadata, extra_args, if_none_match=if_none_match)
         source, progress = open_source(fileobj), Progress(callback)
         async with self._borrow("upload", key, self._config.total_timeout) as client:
-            await upload(client, key, source, progress)
+            await upload(client, key, source, progress, options)
         return self.url(key)
 
-    async def upload_fits(self, hdulist: HDUList, key: str, callback: Callback | None = None) -> str:
+    async def upload_fits(
+        self,
+        hdulist: HDUList,
+        key: str,
+        callback: Callback | None = None,
+        *,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        if_none_match: bool = False,
+        extra_args: Mapping[str, Any] | None = None,
+    ) -> str:
         """Upload an `astropy.io.fits.HDUList`, serialised in a thread; see `upload`.
 
         Do not change it meanwhile.
         """
         naming.check_key(key)
-        return await self.upload(await fits.dump(hdulist), key, callback)
+        if content_type is None and "ContentType" not in (extra_args or {}):
+            content_type = "application/fits"
+        return await self.upload(
+            await fits.dump(hdulist),
+            key,
+            callback,
+            content_type=content_type,
+            metadata=metadata,
+            if_none_match=if_none_match,
+            extra_args=extra_args,
+        )
+
+    async def copy(
+        self,
+        source: str,
+        key: str,
+        *,
+        source_bucket: str | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        extra_args: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Copy an object on the server: no bytes come here.
+
+        Up to 5 GiB are copied in one request, more in parts. It is the version
+        that is there at the start, or none.
+
+        Parameters
+        ----------
+        source : `str`
+            The key of what is copied.
+        key : `str`
+            The key of the copy; an object that has it already is replaced.
+            The same as ``source`` to change what is stored with an object.
+        source_bucket : `str`, optional
+            The source's bucket, if it is another one of this service.
+        content_type, metadata, extra_args
+            What takes the place of what the source has; see `upload`. The rest
+            is kept; but the storage class and the ACL are those of a new
+            object, and so are, above 5 GiB, the tags.
+
+        Returns
+        -------
+        url : `str`
+            The copy's URL.
+
+        Raises
+        ------
+        KeyNotFoundError
+            If there is no such source.
+        ObjectChangedError
+            If the source was replaced meanwhile. Hazard: Ceph RGW 16 does not
+            hear the condition; then ``key`` may hold the newer version.
+        LfaError
+            If the service failed; see `lsst_lfa.errors`.
+        """
+        naming.check_key(key)
+        naming.check_key(source)
+        source_bucket = self.name if source_bucket is None else naming.check_bucket(source_bucket)
+        options = copy_options(content_type, metadata, extra_args)
+        async with self._borrow("copy", key, self._config.total_timeout) as client:
+            await copy(client, source_bucket, source, key, options)
+        return self.url(key)
+
+    async def upload_folder(
+        self,
+        folder: str | os.PathLike[str],
+        prefix: str = "",
+        callback: Callback | None = None,
+        *,
+        skip_equal: bool = True,
+        max_files: int = 16,
+        extra_args: Mapping[str, Any] | None = None,
+    ) -> FolderSummary:
+        """Upload all files beneath a folder; their paths in it become their keys.
+
+        Call it again after a failure: it goes on with what is not there yet.
+
+        Parameters
+        ----------
+        folder : path-like
+            The folder. Folders beneath it are walked, symbolic links to
+            folders, and to what is outside of it, are failures. What is empty
+            leaves no trace.
+        prefix : `str`, optional
+            The folder in the bucket, with or without "/" at its end.
+        callback : callable, optional
+            One progress over all files; see `upload`. Those that are skipped
+            are not counted, one that fails as far as it came.
+        skip_equal : `bool`, optional
+            Skip what is there with the same size and content, by its ETag.
+        max_files : `int`, optional
+            Files under way at a time. All together hold no more memory than
+            one upload may.
+        extra_args : mapping, optional
+            For each file; see `upload`. Content types are guessed by the names.
+
+        Returns
+        -------
+        summary : `FolderSummary`
+            How many were transferred and skipped, and what failed: a file that
+            cannot be read or sent does not end the others.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be read.
+        LfaError
+            If what went wrong concerns all files: no server, no such bucket,
+            wrong credentials, no quota left.
+        """
+        progress = Progress(callback)
+        path = Path(await in_thread(Path(folder).absolute))
+        where = folder_prefix(prefix)
+        check_max_files(max_files)
+        upload_options("k", None, None, extra_args, if_none_match=False)
+        async with self._borrow("upload_folder", None) as client:
+            work = upload_folder(
+                client, path, where, progress, max_files=max_files, skip_equal=skip_equal, extra_args=extra_args
+            )
+            summary = await progress.follow(work)
+            await progress.finish()
+            return summary

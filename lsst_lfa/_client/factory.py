@@ -76,14 +76,17 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     parsers.set_parser_defaults(timestamp_parser=parse_time)
     session.register_component("response_parser_factory", _ParserFactory(parsers))
     # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
-    config = AioConfig(http_session_cls=HttpSession, **settings.config_arguments(session) | {"read_timeout": None})
+    # Providers of credentials read files, run programs, and ask services; the session keeps what they find.
+    sign = settings.signs(lambda: asyncio.run(session.get_credentials()))
+    if sign:
+        asyncio.run(prepare_credentials(session, settings))
+    options = settings.config_arguments(session, sign=sign) | {"read_timeout": None}
+    config = AioConfig(http_session_cls=HttpSession, **options)
     try:
         arguments = settings.client_arguments(session) | {"config": config}
     except ValueError as error:
         hint = "Check AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint_url."
         raise TransportError(errors.ConfigurationError, str(error), hint) from None
-    # Providers of credentials read files, run programs, and ask services; the session keeps what they find.
-    asyncio.run(prepare_credentials(session, settings))
     return session, arguments
 
 

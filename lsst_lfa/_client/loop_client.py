@@ -114,6 +114,10 @@ class SharedClient:
                 self.endpoint_url,
             )
 
+    def __reduce__(self) -> tuple[type[SharedClient], tuple[Settings]]:
+        """Be copied, and pickled, as what it was made of: the copy opens a client of its own."""
+        return type(self), (self.settings,)
+
     def _closed(self) -> str:
         return f"the client of {self.endpoint_url or 'AWS'} was closed while a transfer was under way"
 

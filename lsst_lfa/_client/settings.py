@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import botocore
 from botocore.configprovider import ConfiguredEndpointProvider, ConstantProvider
@@ -14,11 +14,15 @@ from botocore.loaders import create_loader
 from lsst_lfa._urls import clean_endpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from botocore.session import Session as BotoSession
 
     from lsst_lfa._mock.server import MockS3Server
 
-__all__ = ["Settings"]
+__all__ = ["AddressingStyle", "Settings"]
+
+AddressingStyle = Literal["path", "virtual", "auto"]
 
 # Ceph RGW over https refuses botocore's default, streamed checksums.
 _CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
@@ -30,6 +34,11 @@ class Settings:
 
     Attributes
     ----------
+    anonymous : `bool` or `None`
+        Whether requests are not signed; `None`: where there are no credentials.
+    addressing_style : {"path", "virtual", "auto"} or `None`
+        How a bucket is named: in the path, or in the host; `None`: as the
+        profile says, or else in the path, if an endpoint is given.
     trust_env : `bool`
         Whether the environment and AWS's configuration files have a say. Not
         so for the mock's client, which stays on this machine.
@@ -42,6 +51,8 @@ class Settings:
     session_token: str | None = None
     region: str | None = None
     verify: bool | str | None = None
+    anonymous: bool | None = False
+    addressing_style: AddressingStyle | None = None
     trust_env: bool = True
     max_connections: int = 128
     connect_timeout: float = 3.0
@@ -100,10 +111,16 @@ class Settings:
         config = {"full_config": session.full_config, "scoped_config": session.get_scoped_config()}
         return clean_endpoint(ConfiguredEndpointProvider(client_name="s3", **config).provide())
 
-    def config_arguments(self, session: BotoSession) -> dict[str, Any]:
+    def signs(self, find_credentials: Callable[[], object | None]) -> bool:
+        """Whether requests are signed; credentials are looked for only where that depends on them."""
+        if self.anonymous is None and self.access_key_id is None:
+            return find_credentials() is not None
+        return not self.anonymous
+
+    def config_arguments(self, session: BotoSession, *, sign: bool) -> dict[str, Any]:
         """Return the arguments of botocore's ``Config``, the same for our client and boto3's."""
         config: dict[str, Any] = {
-            "signature_version": "s3v4",
+            "signature_version": "s3v4" if sign else botocore.UNSIGNED,
             # Retries are our own: botocore's share a quota per client and skip 429 and 408.
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "connect_timeout": self.connect_timeout,
@@ -111,8 +128,11 @@ class Settings:
             # As it is: botocore would put a long one together for each request.
             "user_agent": f"lsst_lfa botocore/{botocore.__version__}",
         }
-        if self.endpoint_url is not None:
-            config["s3"] = {"addressing_style": "path"}
+        style = self.addressing_style
+        if style is None and self.endpoint_url is not None and not self._has_style(session):
+            style = "path"
+        if style is not None:
+            config["s3"] = {"addressing_style": style}
         if not self.trust_env:
             config["proxies"] = {}
         for name in _CHECKSUMS:
@@ -121,6 +141,11 @@ class Settings:
             if not (self.trust_env and by_hand):
                 config[name] = "when_required"
         return config
+
+    def _has_style(self, session: BotoSession) -> bool:
+        """Whether the profile says how a bucket is named."""
+        own = session.get_scoped_config().get("s3") if self.trust_env else None
+        return isinstance(own, dict) and "addressing_style" in own
 
 
 @functools.cache

@@ -170,6 +170,7 @@ class Attempts:
         self._extra_timeout = extra_timeout
         self._policy = RetryPolicy(config)
         self._delay: float | None = 0.0
+        self._count = 0
 
     def __aiter__(self) -> Self:
         return self
@@ -180,6 +181,7 @@ class Attempts:
         if self._delay:
             await asyncio.sleep(self._delay)
         self._delay = None
+        self._count += 1
         return _Attempt(self._slots, StallTimeout(self._config, self._extra_timeout), self._failed)
 
     def _failed(self, error: Exception, timeout: StallTimeout) -> bool:
@@ -193,6 +195,7 @@ class Attempts:
         if self._delay is not None:
             log.debug("%s; trying again in %.1f s", failure, self._delay)
             return True
+        failure.attempts = self._count
         if failure is error:
             return False
         raise failure from error

@@ -87,6 +87,7 @@ _UNKNOWN_ID = ErrorRule(
 _EXPIRED = ErrorRule(errors.ExpiredCredentialsError, "Get a new session token.")
 _SKEW = ErrorRule(errors.ClockSkewError, "Set this machine's clock: it and the server's differ too much.")
 _BUSY = ErrorRule(errors.UnavailableError, "The service is overloaded or down; try again later.", transient=True)
+_EXISTS = ErrorRule(errors.KeyExistsError, "Nothing was replaced: choose another key, or upload without if_none_match.")
 _CHANGED = ErrorRule(errors.ObjectChangedError, "The object was replaced in the meantime; start again.")
 _DIGEST_HINT = "The bytes were changed on their way: check the network and the proxies."
 _DIGEST = ErrorRule(errors.DigestRefusedError, _DIGEST_HINT, transient=True)
@@ -130,6 +131,7 @@ _RULES = {
     "XAmzContentSHA256Mismatch": _DIGEST,
     "XAmzContentChecksumMismatch": _DIGEST,
     "EntityTooLarge": _TOO_LARGE,
+    "ConditionalRequestConflict": _RETRY,
     "IncompleteBody": _RETRY,
     "OperationAborted": _RETRY,
     "RequestTimeout": _BUSY,
@@ -152,6 +154,9 @@ _RULES_BY_STATUS = {
     504: _BUSY,
 }
 _OTHER = ErrorRule(errors.ServiceError)
+# To these the only condition that we send is that there is no such object.
+_CREATING = frozenset({"put_object", "complete_multipart_upload"})
+_PRECONDITION_FAILED = 412
 
 
 class _LocalRule(NamedTuple):
@@ -286,6 +291,8 @@ def service_error(error: boto.ClientError, request: RequestInfo, rule: ErrorRule
     error.args = (one_line(str(error)),)  # it is shown as the cause
     said = response["Error"]
     code, status = one_line(said.get("Code", "")), _status(response)
+    if status == _PRECONDITION_FAILED and request.operation in _CREATING:
+        rule = _EXISTS
     rule = rule or _RULES.get(code) or _RULES_BY_STATUS.get(status, _OTHER)
     reason = one_line(said.get("Message") or "no reason given").rstrip(".")
     message = " ".join(

@@ -92,17 +92,31 @@ class AtomicFile:
         """
         await in_thread(self._commit, replace=replace, executor=threads("disk"))
 
+    def write_all(self, data: memoryview) -> None:
+        """Create, write, commit and discard, in one. It blocks: call it in a thread."""
+        try:
+            self._create()
+            self._write(data, 0)
+            self._commit(replace=True)
+        finally:
+            if self._give_up():
+                self._remove()
+
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it.
 
         From now on its threads do no more than end what they are at; the last
         one removes the file, if this cannot.
         """
+        if self._give_up():
+            await finish_in_thread(self._remove, executor=threads("disk"), limit=_DISCARD_TIMEOUT)
+
+    def _give_up(self) -> bool:
+        """Let nobody use the file any more; return whether nobody does."""
         with self._lock:
             unused = not self._discarded and not self._users
             self._discarded = True
-        if unused:
-            await finish_in_thread(self._remove, executor=threads("disk"), limit=_DISCARD_TIMEOUT)
+        return unused
 
     @contextmanager
     def _used(self) -> Iterator[int]:

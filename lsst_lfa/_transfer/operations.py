@@ -5,26 +5,49 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import AccessDeniedError, ServiceError, UploadNotFoundError
+from botocore.exceptions import ClientError
 
-from .responses import bad_response, listed_object, object_info, require_field, server_time
+from lsst_lfa.errors import AccessDeniedError, KeyExistsError, ServiceError, UploadNotFoundError
+
+from .failures import service_error
+from .responses import bad_response, listed_folder, listed_object, object_info, require_field, server_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from datetime import timedelta
 
+    from lsst_lfa.errors import LfaError
+
     from .attempts import BucketClient
     from .failures import RequestInfo
-    from .responses import ObjectInfo
+    from .responses import Folder, ObjectInfo
 
-__all__ = ["Pages", "abort_uploads", "create_bucket", "head", "list_objects"]
+__all__ = [
+    "Pages",
+    "abort_uploads",
+    "create_bucket",
+    "delete_objects",
+    "head",
+    "head_response",
+    "list_objects",
+    "require_absent",
+]
 
 # What a response without a body leaves open.
 _BARE_STATUSES = (400, 403, 404, 412)
+_NOT_FOUND = 404
+# Seconds that a server takes to delete one of many objects.
+_DELETE_TIMEOUT = 0.05
 
 
 async def head(client: BucketClient, key: str) -> ObjectInfo:
     """Return what HEAD tells of an object."""
+    return object_info(client.info("head_object", key), key, await head_response(client, key))
+
+
+async def head_response(client: BucketClient, key: str) -> dict[str, Any]:
+    """Return the response to HEAD, or raise an error that says what is wrong."""
+    response: dict[str, Any]
     try:
         response = await client.call("head_object", key)
     except ServiceError as error:
@@ -34,7 +57,7 @@ async def head(client: BucketClient, key: str) -> ObjectInfo:
         found = await client.call("get_object", key, Range="bytes=0-0")
         found["Body"].close()
         response = await client.call("head_object", key)
-    return object_info(client.info("head_object", key), key, response)
+    return response
 
 
 class Pages:
@@ -61,15 +84,62 @@ class Pages:
         self.following, self.more = following, bool(following)
 
 
-async def list_objects(client: BucketClient, prefix: str, pages: Pages) -> list[ObjectInfo]:
-    """Return the objects of the next page."""
+async def require_absent(client: BucketClient, key: str) -> None:
+    """Make sure that there is no object with this key.
+
+    Raises
+    ------
+    KeyExistsError
+        If there is one.
+    """
+    try:
+        found = await client.call("head_object", key)
+    except ServiceError as error:
+        if error.response["ResponseMetadata"].get("HTTPStatusCode") == _NOT_FOUND:
+            return  # if it is the bucket that is missing, the upload will say so
+        raise
+    message = (
+        f"{client.info('upload', key)} failed: there is an object with this key already. "
+        "Nothing was replaced: choose another key, or upload without if_none_match."
+    )
+    response = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": found["ResponseMetadata"]}
+    raise KeyExistsError(message, response, "HeadObject")
+
+
+async def list_objects(client: BucketClient, prefix: str, delimiter: str, pages: Pages) -> list[ObjectInfo | Folder]:
+    """Return the objects, and the folders, of the next page."""
     more: dict[str, Any] = {"ContinuationToken": pages.following[0]} if pages.following else {}
+    if delimiter:
+        more["Delimiter"] = delimiter
     page = await client.call("list_objects_v2", Prefix=prefix, **more)
     request = client.info("list_objects_v2")
-    items = [listed_object(request, item) for item in page.get("Contents", ())]
+    items: list[ObjectInfo | Folder] = [listed_object(request, item) for item in page.get("Contents", ())]
+    if delimiter:
+        items += [listed_folder(request, item) for item in page.get("CommonPrefixes", ())]
+        items.sort(key=lambda item: item.key.encode())
     following = (require_field(request, page, "NextContinuationToken", str),) if page["IsTruncated"] else ()
     pages.turn(request, following)
     return items
+
+
+async def delete_objects(client: BucketClient, keys: list[str]) -> dict[str, LfaError]:
+    """Delete up to 1,000 objects in one request, and return the errors of those that were not."""
+    request = client.info("delete_objects")
+    # Not "Quiet": only a response that names each key proves that it was deleted.
+    response = await client.call(
+        "delete_objects",
+        extra_timeout=_DELETE_TIMEOUT * len(keys),
+        Delete={"Objects": [{"Key": key} for key in keys]},
+    )
+    left = set(keys) - {require_field(request, item, "Key", str) for item in response.get("Deleted", ())}
+    failed: dict[str, LfaError] = {}
+    for item in response.get("Errors", ()):
+        key = require_field(request, item, "Key", str)
+        error = ClientError({"Error": item, "ResponseMetadata": response["ResponseMetadata"]}, "DeleteObjects")
+        failed[key] = service_error(error, request._replace(key=key))
+    for key in left - failed.keys():
+        failed[key] = bad_response(request._replace(key=key), "the response does not say that it was deleted")
+    return failed
 
 
 async def create_bucket(client: BucketClient, *, hidden: bool = False) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lsst_lfa.errors import ProtocolError
 
 from .plan import MAX_PART_SIZE, MAX_PARTS, ByteRange
+from .stored import decode_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from .failures import RequestInfo
 
 __all__ = [
+    "Folder",
     "ObjectInfo",
     "RangeHeaders",
     "bad_response",
     "etag_of",
+    "listed_folder",
     "listed_object",
     "object_info",
     "parse_range_headers",
@@ -40,6 +43,7 @@ _YEARS = range(1970, 9000)
 # What only S3's response has, and only when the request was carried out. A
 # proxy's web page has none of it, though its status be 200.
 _PROOFS = {
+    "copy_object": ("CopyObjectResult", dict),
     "create_multipart_upload": ("UploadId", str),
     "get_object": ("ETag", str),
     "head_object": ("LastModified", datetime),
@@ -47,6 +51,7 @@ _PROOFS = {
     "list_objects_v2": ("IsTruncated", bool),
     "put_object": ("ETag", str),
     "upload_part": ("ETag", str),
+    "upload_part_copy": ("CopyPartResult", dict),
 }
 
 
@@ -63,12 +68,37 @@ class ObjectInfo(NamedTuple):
         Names this version of the content; without quotes.
     last_modified : `datetime.datetime`
         When it was stored, in UTC.
+    content_type : `str` or `None`
+        Its MIME type; `None` in a listing, which does not tell it.
+    metadata : `dict` [`str`, `str`] or `None`
+        What was stored as its metadata, with names in lower case; `None` in a
+        listing.
+    version_id : `str` or `None`
+        Its version, in a bucket that keeps versions; `None` in a listing.
+    storage_class : `str`
+        ``STANDARD`` where the server says nothing else.
     """
 
     key: str
     size: int
     etag: str
     last_modified: datetime
+    content_type: str | None = None
+    metadata: dict[str, str] | None = None
+    version_id: str | None = None
+    storage_class: str = "STANDARD"
+
+
+class Folder(NamedTuple):
+    """What the keys of some objects have in common, up to a delimiter.
+
+    Attributes
+    ----------
+    key : `str`
+        It, with the delimiter at its end; list what is within by this prefix.
+    """
+
+    key: str
 
 
 def bad_response(request: RequestInfo, what: str, hint: str = "", *, transient: bool = True) -> ProtocolError:
@@ -106,14 +136,29 @@ def etag_of(response: Mapping[str, Any]) -> str:
 def object_info(request: RequestInfo, key: str, head: Mapping[str, Any]) -> ObjectInfo:
     """Read the response to HEAD."""
     size = require_field(request, head, "ContentLength", int)
-    return ObjectInfo(key, size, etag_of(head), require_field(request, head, "LastModified", datetime))
+    return ObjectInfo(
+        key,
+        size,
+        etag_of(head),
+        require_field(request, head, "LastModified", datetime),
+        content_type=head.get("ContentType"),
+        metadata=decode_metadata(head.get("Metadata") or {}),
+        version_id=head.get("VersionId"),
+        storage_class=head.get("StorageClass") or "STANDARD",
+    )
 
 
 def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
     """Read one object of a listing."""
     key = require_field(request, item, "Key", str)
     size = require_field(request, item, "Size", int)
-    return ObjectInfo(key, size, etag_of(item), require_field(request, item, "LastModified", datetime))
+    modified = require_field(request, item, "LastModified", datetime)
+    return ObjectInfo(key, size, etag_of(item), modified, storage_class=item.get("StorageClass") or "STANDARD")
+
+
+def listed_folder(request: RequestInfo, item: Mapping[str, Any]) -> Folder:
+    """Read one folder of a listing."""
+    return Folder(require_field(request, item, "Prefix", str))
 
 
 def server_date(response: Mapping[str, Any]) -> datetime | None:

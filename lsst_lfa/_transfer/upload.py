@@ -9,17 +9,19 @@ from contextlib import aclosing, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import KeyNotFoundError, LfaError, SourceChangedError, UploadNotFoundError
+from lsst_lfa.errors import KeyExistsError, KeyNotFoundError, LfaError, SourceChangedError, UploadNotFoundError
 
 from .concurrency import task_group, uninterrupted
 from .etag import md5_etag, multipart_etag, parts_in
+from .operations import require_absent
 from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
 from .progress import BodyProgress
 from .request_body import RequestBody
 from .responses import bad_response, etag_of, object_info, require_field, server_date
+from .stored import UploadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
     from datetime import datetime
 
     from .attempts import BucketClient
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from .progress import Progress
     from .sources import Part, Source
 
-__all__ = ["upload"]
+__all__ = ["MultipartUpload", "upload"]
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +38,14 @@ log = logging.getLogger(__name__)
 _JOIN_TIMEOUT = 0.05
 # What is smaller goes up without a lane: it is over before it can crowd the line.
 _SMALL = 1024 * 1024
+_NO_OPTIONS = UploadOptions()
 # S3's times are whole seconds.
 _SECOND = timedelta(seconds=1)
 
 
-async def upload(client: BucketClient, key: str, source: Source, progress: Progress) -> None:
+async def upload(
+    client: BucketClient, key: str, source: Source, progress: Progress, options: UploadOptions = _NO_OPTIONS
+) -> None:
     """Upload what ``source`` gives, whole or not at all.
 
     Up to ``multipart_threshold`` bytes go up in one request; more go up in
@@ -55,10 +60,11 @@ async def upload(client: BucketClient, key: str, source: Source, progress: Progr
             first.append(part)
             size += _size(part)
         if max(size, known) > client.config.multipart_threshold:
-            await _Multipart(client, key, progress, in_memory=source.in_memory).upload(first, parts)
+            multipart = MultipartUpload(client, key, progress, options, in_memory=source.in_memory)
+            await multipart.upload(first, parts)
             return
         views = [view for part in first for view in part]
-        await progress.follow(_put(client, key, views, progress))
+        await progress.follow(_put(client, key, views, progress, options))
         await progress.finish()
 
 
@@ -116,8 +122,10 @@ async def _send(
     return etag
 
 
-async def _put(client: BucketClient, key: str, views: Part, progress: Progress) -> None:
+async def _put(client: BucketClient, key: str, views: Part, progress: Progress, options: UploadOptions) -> None:
     sent = BodyProgress(progress)
+    if options.if_none_match:
+        await require_absent(client, key)
     start = time.monotonic()
 
     async def is_ours(head: dict[str, Any]) -> bool:
@@ -133,11 +141,16 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress) 
     lanes = client.slots.up if _size(views) > _SMALL else None
     try:
         async with lanes or nullcontext():
-            await _send(client, "put_object", key, views, sent)
+            await _send(client, "put_object", key, views, sent, **options.params, **_condition(options))
     except LfaError as error:
         if not await _is_there(client, key, error, is_ours):
             raise
         sent.complete(_size(views))  # what was on its way when the connection broke arrived
+
+
+def _condition(options: UploadOptions) -> dict[str, str]:
+    """Return what makes the server refuse to replace an object (RFC 9110, 13.1.2)."""
+    return {"IfNoneMatch": "*"} if options.if_none_match else {}
 
 
 def _comparable(head: dict[str, Any], parts: int) -> bool:
@@ -157,7 +170,9 @@ async def _is_there(
     client: BucketClient, key: str, error: LfaError, is_ours: Callable[[dict[str, Any]], Awaitable[bool]]
 ) -> bool:
     """Ask whether what failed was done all the same, and only its response was lost."""
-    was_done = isinstance(error, (UploadNotFoundError, KeyNotFoundError))  # perhaps; by an attempt before the last
+    # Perhaps; by an attempt before the last.
+    was_done = isinstance(error, (UploadNotFoundError, KeyNotFoundError))
+    was_done = was_done or (isinstance(error, KeyExistsError) and error.attempts > 1)
     if not was_done and not error.transient:
         return False
     with suppress(LfaError, TimeoutError):
@@ -171,14 +186,23 @@ async def _is_there(
     return False
 
 
-class _Multipart:
+class MultipartUpload:
     """One multipart upload: created, sent, completed; or aborted."""
 
-    def __init__(self, client: BucketClient, key: str, progress: Progress, *, in_memory: bool) -> None:
+    def __init__(
+        self,
+        client: BucketClient,
+        key: str,
+        progress: Progress,
+        options: UploadOptions,
+        *,
+        in_memory: bool = True,
+    ) -> None:
         self._client = client
         self._in_memory = in_memory
         self._key = key
         self._progress = progress
+        self._options = options
         self._id = ""
         self._began: datetime | None = None
         self._etags: list[str] = []
@@ -186,19 +210,30 @@ class _Multipart:
         self._last: Part = []
 
     async def upload(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
+        """Upload these parts, whole or not at all."""
+        await self._run(self._send_parts(first, rest))
+
+    async def _run(self, send_parts: Coroutine[Any, Any, None]) -> None:
         try:
+            if self._options.if_none_match:
+                # Before gigabytes are sent in vain.
+                await require_absent(self._client, self._key)
             # Cut short, it might leave an upload whose id nobody knows.
             await uninterrupted(self._create(), grace=self._client.config.cleanup_timeout)
-            await self._progress.follow(self._send_parts(first, rest))
+            await self._progress.follow(send_parts)
             await self._progress.finish()
+            if self._options.if_none_match:
+                # Once more: some servers (Ceph RGW 16) do not know the condition here.
+                await require_absent(self._client, self._key)
             await self._complete()
         except BaseException:
+            send_parts.close()
             if self._id:
                 await uninterrupted(self._abort(), grace=None)
             raise
 
     async def _create(self) -> None:
-        response = await self._client.call("create_multipart_upload", self._key)
+        response = await self._client.call("create_multipart_upload", self._key, **self._options.params)
         self._id = str(response["UploadId"])
         self._began = server_date(response)
 
@@ -234,7 +269,14 @@ class _Multipart:
     async def _send_part(self, number: int, part: Part) -> None:
         progress = BodyProgress(self._progress)
         self._etags[number - 1] = await _send(
-            self._client, "upload_part", self._key, part, progress, UploadId=self._id, PartNumber=number
+            self._client,
+            "upload_part",
+            self._key,
+            part,
+            progress,
+            UploadId=self._id,
+            PartNumber=number,
+            **self._options.common,
         )
         if part is not self._last:
             # After a failure no other part is read: the error has this one in its hands.
@@ -248,7 +290,12 @@ class _Multipart:
             async for attempt in client.attempts(operation, key, extra_timeout=_JOIN_TIMEOUT * len(parts)):
                 async with attempt:
                     response = await client.client.complete_multipart_upload(
-                        Bucket=client.bucket, Key=key, UploadId=self._id, MultipartUpload={"Parts": parts}
+                        Bucket=client.bucket,
+                        Key=key,
+                        UploadId=self._id,
+                        MultipartUpload={"Parts": parts},
+                        **self._options.common,
+                        **_condition(self._options),
                     )
                     proven = bool(response.get("ETag"))
                     # Ceph RGW's first response has no ETag; and a 200 that says nothing of the object proves nothing.

@@ -22,8 +22,15 @@ def list_objects(store: Store, request: Request) -> Answer:
     prefix, limit = query.get("prefix", ""), int(query.get("max-keys", "1000"))
     keys = sorted(key for bucket, key in store.objects if bucket == request.bucket)
     keys = [key for key in keys if key.startswith(prefix) and key > after]
+    groups = dict(_up_to(key, prefix, query.get("delimiter", "")) for key in keys)
+    keys = [group for group in groups if group > after]
     page = keys[:limit]
-    contents = [_describe(request, key, store.objects[request.bucket, key]) for key in page]
+    contents = [
+        element("CommonPrefixes", element("Prefix", _name(request, key)))
+        if groups[key]
+        else _describe(request, key, store.objects[request.bucket, key])
+        for key in page
+    ]
     token = base64.urlsafe_b64encode(page[-1].encode()).decode() if page and len(keys) > limit else ""
     return _listing(
         "ListBucketResult",
@@ -35,6 +42,12 @@ def list_objects(store: Store, request: Request) -> Answer:
         element("NextContinuationToken", token) if token else "",
         *contents,
     )
+
+
+def _up_to(key: str, prefix: str, delimiter: str) -> tuple[str, bool]:
+    """Return the key, or what is before the delimiter and it; and whether it is the latter."""
+    head, found, _ = key.removeprefix(prefix).partition(delimiter) if delimiter else (key, "", "")
+    return (f"{prefix}{head}{found}", True) if found else (key, False)
 
 
 def _describe(request: Request, key: str, stored: StoredObject) -> str:

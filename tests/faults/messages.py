@@ -28,6 +28,7 @@ _ROUTES = [
     ("GET", 1, {"list-type"}, "ListObjectsV2"),
     ("PUT", 2, {"partNumber", "uploadId"}, "UploadPart"),
     ("PUT", 2, set(), "PutObject"),
+    ("POST", 1, {"delete"}, "DeleteObjects"),
     ("GET", 2, {"uploadId"}, "ListParts"),
     ("GET", 2, set(), "GetObject"),
     ("HEAD", 2, set(), "HeadObject"),
@@ -37,7 +38,9 @@ _ROUTES = [
     ("POST", 2, {"uploadId"}, "CompleteMultipartUpload"),
 ]
 
-OPERATIONS = frozenset(operation for *_, operation in _ROUTES)
+_COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
+
+OPERATIONS = frozenset((*(operation for *_, operation in _ROUTES), *_COPIES.values()))
 """Names of the operations that the server knows."""
 
 
@@ -79,7 +82,7 @@ class Request:
         is_plain = all(self.query.values())
         for method, level, needed, operation in _ROUTES:
             if (self.method, depth) == (method, level) and (needed <= self.query.keys() if needed else is_plain):
-                return operation
+                return _COPIES.get(operation, operation) if "x-amz-copy-source" in self.headers else operation
         return "Unknown"
 
 

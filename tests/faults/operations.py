@@ -7,12 +7,13 @@ import binascii
 import re
 from email.utils import formatdate
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from .listings import list_objects, list_parts, list_uploads
 from .messages import Answer, element, error_answer, xml
-from .store import S3Error
+from .store import Body, S3Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .store import Store, StoredObject
 
 _KEPT_HEADERS = re.compile(r"cache-control|content-(disposition|encoding|language|type)|expires|x-amz-meta-.*")
+MAX_DELETED = 1000
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
@@ -36,7 +38,7 @@ def carry_out(store: Store, request: Request) -> Answer:
 def _verify(store: Store, request: Request) -> None:
     """Refuse what is beyond this server, what has no bucket, and a body that does not fit its digests."""
     signed = request.headers.get("x-amz-content-sha256", "")
-    if request.operation not in _OPERATIONS or "x-amz-copy-source" in request.headers:
+    if request.operation not in _OPERATIONS:
         raise S3Error(501, "NotImplemented")
     if signed.startswith("STREAMING-"):
         raise S3Error(501, "NotImplemented")
@@ -90,6 +92,41 @@ def _get_object(store: Store, request: Request) -> Answer:
     start, stop = wanted
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
     return Answer(206, headers, list(stored.slices(start, stop)))
+
+
+def _copy_object(store: Store, request: Request) -> Answer:
+    source = _source(store, request)
+    kept = source.headers if request.headers.get("x-amz-metadata-directive") != "REPLACE" else _kept(request)
+    stored = store.put(request.bucket, request.key, Body(*(bytes(piece) for piece in source.pieces)), kept)
+    return _copied("CopyObjectResult", stored.etag)
+
+
+def _upload_part_copy(store: Store, request: Request) -> Answer:
+    upload = store.upload(request.bucket, request.key, request.query["uploadId"])
+    source = _source(store, request)
+    start, stop = _requested_range(request.headers["x-amz-copy-source-range"], source.size) or (0, source.size)
+    body = Body(*(bytes(piece) for piece in source.slices(start, stop)))
+    store.put_part(upload, int(request.query["partNumber"]), body)
+    return _copied("CopyPartResult", body.md5.hex())
+
+
+def _source(store: Store, request: Request) -> StoredObject:
+    """Find what is copied; only as a server that does not know the condition: those that do are no hazard."""
+    bucket, _, key = unquote(request.headers["x-amz-copy-source"]).removeprefix("/").partition("/")
+    return store.get(bucket, key)
+
+
+def _copied(root: str, etag: str) -> Answer:
+    return xml(element(root, element("ETag", f"&quot;{etag}&quot;"), element("LastModified", "2026-11-25T00:00:00Z")))
+
+
+def _delete_objects(store: Store, request: Request) -> Answer:
+    keys = [each.text or "" for each in ET.fromstring(request.body.data).iterfind("{*}Object/{*}Key")]
+    if len(keys) > MAX_DELETED:
+        raise S3Error(400, "MalformedXML")
+    for key in keys:
+        store.objects.pop((request.bucket, key), None)
+    return xml(element("DeleteResult", *(element("Deleted", element("Key", escape(key))) for key in keys)))
 
 
 def _delete_object(store: Store, request: Request) -> Answer:
@@ -189,6 +226,9 @@ _OPERATIONS: dict[str, Callable[[Store, Request], Answer]] = {
     "HeadObject": _get_object,
     "AbortMultipartUpload": _abort_upload,
     "DeleteObject": _delete_object,
+    "DeleteObjects": _delete_objects,
+    "CopyObject": _copy_object,
+    "UploadPartCopy": _upload_part_copy,
     "CreateMultipartUpload": _create_upload,
     "CompleteMultipartUpload": _complete_upload,
 }

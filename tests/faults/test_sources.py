@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lsst_lfa._transfer.sources import open_source
 from lsst_lfa.errors import SourceChangedError
 
 from . import Fault, Hook
-from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, scene
+from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, nothing_left, scene
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -152,3 +154,18 @@ async def test_the_same_object_again_after_a_failure(tmp_path: Path) -> None:
         await it.bucket.upload(file, KEY, it.callback)
         assert it.stored() == SMALL
         assert sum(it.counts) == len(SMALL)
+
+
+async def test_a_file_is_closed_whenever_its_opening_is_cancelled(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(SMALL)
+    async with nothing_left():
+        for number in range(60):
+            task = asyncio.create_task(open_source(path).__aenter__())
+            await asyncio.sleep(number * 2e-5)
+            task.cancel()
+            try:
+                source = await task
+            except asyncio.CancelledError:
+                continue
+            await source.__aexit__(None, None, None)

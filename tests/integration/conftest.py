@@ -140,11 +140,11 @@ def _nothing_blocks() -> Iterator[None]:
     with blockbuster_ctx("lsst_lfa") as blockbuster:
         for function in blockbuster.functions.values():
             # Synchronous by contract.
-            function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+            function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"_make"})
             # Coverage's own, when a thread begins.
             function.can_block_in("coverage/collector.py", {"lock_data"})
             # In a thread, which has a loop of its own.
-            function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
+            function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})
         yield
 
 

@@ -23,7 +23,7 @@ def _nothing_blocks() -> Iterator[None]:
             function.can_block_in(
                 "lsst_lfa/_mock/server.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"}
             )
-            function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"service_resource"})
+            function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"_make"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})
             # Coverage's own, when a thread begins.

@@ -35,7 +35,8 @@ def error_response(status: int, code: str) -> ClientError:
         (403, "SignatureDoesNotMatch", errors.WrongSecretError, False),
         (400, "ExpiredToken", errors.ExpiredCredentialsError, False),
         (403, "RequestTimeTooSkewed", errors.ClockSkewError, False),
-        (412, "PreconditionFailed", errors.ObjectChangedError, False),
+        (412, "PreconditionFailed", errors.KeyExistsError, False),
+        (409, "ConditionalRequestConflict", errors.ServiceError, True),
         (413, "413", errors.TooLargeError, False),
         (400, "EntityTooLarge", errors.TooLargeError, False),
         (500, "InternalError", errors.UnavailableError, True),
@@ -59,6 +60,20 @@ def test_each_error_response_has_its_error(
     assert isinstance(error, ClientError)
     for word in ("put_object", "s3://b/k", "http://host", code):
         assert word in str(error)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("complete_multipart_upload", errors.KeyExistsError),
+        ("copy_object", errors.ObjectChangedError),
+        ("get_object", errors.ObjectChangedError),
+    ],
+)
+def test_a_failed_precondition_means_what_the_request_was_for(operation: str, kind: type[errors.LfaError]) -> None:
+    request = REQUEST._replace(operation=operation)
+    for code in ("PreconditionFailed", "412"):
+        assert type(translate_error(error_response(412, code), request)) is kind
 
 
 @pytest.mark.parametrize(

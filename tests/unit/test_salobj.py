@@ -551,7 +551,7 @@ async def test_upload_is_replaced_on_an_instance(bucket: AsyncS3Bucket) -> None:
         asked.append(key)
         return f"fake://{key}"
 
-    bucket.upload = fake  # type: ignore[method-assign]
+    bucket.upload = fake  # type: ignore[method-assign, assignment]
     assert await bucket.upload(fileobj=io.BytesIO(), key="key") == "fake://key"
     assert asked == ["key"]
     del bucket.upload

@@ -1,0 +1,86 @@
+"""`bucket_for`: a bucket and a key by an object's URL, so that every verb works on URLs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from ._session import S3Session
+from ._urls import FileUrl, ObjectUrl, parse_profile, parse_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from ._bucket import AsyncS3Bucket
+    from ._transfer.config import TransferConfig
+
+__all__ = ["bucket_for", "make_session"]
+
+# A convention of lsst.resources: https://github.com/lsst/resources, in getS3Client.
+_PROFILE_VARIABLE = "LSST_RESOURCES_S3_PROFILE_"
+
+
+@asynccontextmanager
+async def bucket_for(
+    url: str, *, verify: bool | str | Path | None = None, config: TransferConfig | None = None
+) -> AsyncIterator[tuple[AsyncS3Bucket, str]]:
+    """Find the bucket and the key that an object's URL names.
+
+    ::
+
+        async with bucket_for("s3://summit@rubinobs-lfa-cp/a.fits") as (bucket, key):
+            headers = await bucket.fits_headers(key)
+
+    Parameters
+    ----------
+    url : `str`
+        ``http(s)://host[:port]/bucket/key``, as `AsyncS3Bucket.upload` returns
+        it, not percent-encoded; ``s3://bucket/key``, at ``S3_ENDPOINT_URL``; or
+        ``s3://profile@bucket/key``. There, service and credentials are those of
+        ``LSST_RESOURCES_S3_PROFILE_<profile>``, a URL
+        ``https://[id:secret@]host``, percent-encoded; credentials that it does
+        not have, or all where there is no such variable, are those of the
+        profile in AWS's configuration files.
+    verify : `bool`, `str` or `pathlib.Path`, optional
+        A file of certificate authorities for https; see `S3Session`.
+    config : `TransferConfig`, optional
+        How transfers are carried out.
+
+    Yields
+    ------
+    bucket : `AsyncS3Bucket`
+        The bucket, on a session of its own that is closed after the block.
+        Where there are no credentials, requests are not signed: what anybody
+        may read can be read.
+    key : `str`
+        The object's key.
+
+    Raises
+    ------
+    ValueError
+        If it is no such URL: a presigned one, or a file's, has no bucket.
+        `download_url` takes them.
+    """
+    parsed = parse_url(url)
+    if not isinstance(parsed, ObjectUrl):
+        kind = "a file" if isinstance(parsed, FileUrl) else "one object, presigned"
+        msg = f"the URL is that of {kind}, and names no bucket: download_url reads it"
+        raise ValueError(msg)  # noqa: TRY004 - it is a URL, of another kind
+    async with aclosing(make_session(parsed, verify=verify, config=config)) as session:
+        yield session.bucket(parsed.bucket), parsed.key
+
+
+def make_session(url: ObjectUrl, **options: Any) -> S3Session:
+    """Make the session that a URL needs, anonymous where there are no credentials; see `bucket_for`."""
+    if url.profile is None:
+        return S3Session(endpoint_url=url.endpoint, anonymous=None, **options)
+    variable = f"{_PROFILE_VARIABLE}{url.profile}"
+    value = os.environ.get(variable, "").strip()
+    if not value:
+        return S3Session(profile=url.profile, anonymous=None, **options)
+    endpoint_url, key_id, secret = parse_profile(variable, value)
+    if key_id is None:
+        return S3Session(endpoint_url=endpoint_url, profile=url.profile, anonymous=None, **options)
+    return S3Session(endpoint_url=endpoint_url, access_key_id=key_id, secret_access_key=secret, **options)

@@ -1,0 +1,132 @@
+"""The copy engine: the server copies, in one request or in parts; no bytes come here."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lsst_lfa.errors import ObjectChangedError
+
+from .concurrency import task_group
+from .operations import head_response
+from .plan import GiB, MiB, part_sizes
+from .progress import Progress
+from .responses import etag_of, object_info, require_field
+from .stored import CopyOptions, UploadOptions
+from .upload import MultipartUpload
+
+if TYPE_CHECKING:
+    from .attempts import BucketClient
+
+__all__ = ["copy"]
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html: one request copies no more.
+_MAX_COPY = 5 * GiB
+_PART_SIZE = 512 * MiB
+# A server says nothing while it copies. It takes a second for so many bytes, or it is not worth waiting for.
+_SLOWEST = 16 * MiB
+
+
+async def copy(client: BucketClient, source_bucket: str, source: str, key: str, options: CopyOptions) -> None:
+    """Copy an object within a service, the version that is there now.
+
+    Raises
+    ------
+    ObjectChangedError
+        If the source was replaced meanwhile.
+    """
+    origin = await _Source.find(replace(client, bucket=source_bucket), source)
+    if origin.size > _MAX_COPY:
+        params = options.params_for_new(origin.head)
+        await _MultipartCopy(client, key, UploadOptions(params=params), origin).copy()
+        return
+    response = await client.call(
+        "copy_object",
+        key,
+        extra_timeout=origin.size / _SLOWEST,
+        **origin.params,
+        **options.params_for_copy(origin.head),
+    )
+    copied = require_field(client.info("copy_object", key), response["CopyObjectResult"], "ETag", str)
+    # Where they are equal it was this version; else a server may have its reasons, or not know the condition.
+    if copied.strip('"') != etag_of(origin.head) and (source_bucket, source) != (client.bucket, key):
+        await origin.require_unchanged()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The version of an object that is copied."""
+
+    client: BucketClient
+    key: str
+    head: dict[str, Any]
+    size: int
+
+    @classmethod
+    async def find(cls, client: BucketClient, key: str) -> _Source:
+        head = await head_response(client, key)
+        request = client.info("head_object", key)
+        require_field(request, head, "ETag", str)
+        return cls(client, key, head, object_info(request, key, head).size)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What names it, for the request that copies it."""
+        place = {"Bucket": self.client.bucket, "Key": self.key}
+        if self.head.get("VersionId", "null") != "null":
+            place["VersionId"] = self.head["VersionId"]
+        return {"CopySource": place, "CopySourceIfMatch": self.head["ETag"]}
+
+    async def require_unchanged(self) -> None:
+        """Make sure that it is still there: some servers (Ceph RGW 16, moto) do not know the condition."""
+        if "VersionId" in self.params["CopySource"]:
+            return
+        now = await head_response(self.client, self.key)
+        if etag_of(now) != etag_of(self.head):
+            request = self.client.info("copy", self.key)
+            response = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": now["ResponseMetadata"]}
+            message = f"{request} failed: the object was replaced in the meantime. Start again."
+            raise ObjectChangedError(message, response, "CopyObject")
+
+
+class _MultipartCopy(MultipartUpload):
+    """A multipart upload whose parts the server copies."""
+
+    def __init__(self, client: BucketClient, key: str, options: UploadOptions, source: _Source) -> None:
+        super().__init__(client, key, Progress(None), options)
+        self._source = source
+
+    async def copy(self) -> None:
+        """Copy all parts, whole or not at all."""
+        await self._run(self._copy_parts())
+
+    async def _copy_parts(self) -> None:
+        slots = asyncio.Semaphore(self._client.config.max_concurrency)
+        async with task_group() as group:
+            for number, size in enumerate(part_sizes(self._source.size, _PART_SIZE), 1):
+                stop = min(self._size + size, self._source.size)
+                await slots.acquire()
+                self._etags.append("")
+                group.create_task(self._copy_part(number, self._size, stop, slots))
+                self._size = stop
+                if stop == self._source.size:
+                    break
+        await self._source.require_unchanged()
+
+    async def _copy_part(self, number: int, start: int, stop: int, slots: asyncio.Semaphore) -> None:
+        try:
+            response = await self._client.call(
+                "upload_part_copy",
+                self._key,
+                extra_timeout=(stop - start) / _SLOWEST,
+                UploadId=self._id,
+                PartNumber=number,
+                CopySourceRange=f"bytes={start}-{stop - 1}",
+                **self._source.params,
+                **self._options.common,
+            )
+            request = self._client.info("upload_part_copy", self._key)
+            self._etags[number - 1] = require_field(request, response["CopyPartResult"], "ETag", str)
+        finally:
+            slots.release()

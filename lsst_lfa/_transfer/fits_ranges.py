@@ -1,0 +1,260 @@
+"""FITS by ranges: the headers of a file, or some of its HDUs, without the rest of it.
+
+A file's layout is in its headers: how long an HDU's data are, and so where the
+next header is. They are read one after another; astropy then reads them from a
+file of which nothing else is there, so that headers are astropy's own. The
+HDUs that are wanted are read as a file that has only them.
+
+The source of the rules: FITS Standard 4.0, 3.1 (blocks), 4.4.1 (sizes), 6
+(random groups).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from lsst_lfa import fits as fits_room
+
+from .concurrency import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from astropy.io.fits import HDUList, Header
+
+    Wanted = int | str | tuple[str, int]
+
+__all__ = ["read_hdus", "read_headers"]
+
+_BLOCK: Final = 2880
+_CARD: Final = 80
+_END: Final = b"END".ljust(_CARD)
+# Most headers are shorter: 360 cards. Twice as much, and so on, where one is longer.
+_FIRST_READ: Final = 10 * _BLOCK
+_EMPTY_PRIMARY: Final = (
+    b"SIMPLE  =                    T".ljust(_CARD)
+    + b"BITPIX  =                    8".ljust(_CARD)
+    + b"NAXIS   =                    0".ljust(_CARD)
+    + _END
+).ljust(_BLOCK)
+
+
+class _Reader(Protocol):
+    """What is needed of an open object."""
+
+    key: str
+    size: int
+
+    async def read_range(self, start: int, stop: int) -> bytes:
+        """Return bytes ``start`` to ``stop - 1``."""
+
+    async def read_ranges(self, spans: Sequence[tuple[int, int]], prefix: bytes = b"") -> io.BytesIO:
+        """Return ``prefix`` and some ranges, one behind the other."""
+
+
+@dataclass(frozen=True)
+class _Hdu:
+    """Where an HDU is in the file, and its header."""
+
+    start: int
+    raw: bytes
+    header: Header
+
+    @property
+    def data(self) -> int:
+        return self.start + len(self.raw)
+
+    @property
+    def data_end(self) -> int:
+        return self.data + _data_size(self.header)
+
+    @property
+    def stop(self) -> int:
+        return self.data + -(-_data_size(self.header) // _BLOCK) * _BLOCK
+
+
+async def read_headers(reader: _Reader) -> list[Header]:
+    """Read all headers of a FITS file, and no data.
+
+    Raises
+    ------
+    OSError
+        If it is not a FITS file.
+    """
+    hdus = await _scan(reader, lambda _: False)
+    return await in_thread(_astropy_headers, hdus)
+
+
+async def read_hdus(reader: _Reader, wanted: Sequence[Wanted]) -> HDUList:
+    """Read some HDUs of a FITS file, and none of the others' data.
+
+    Raises
+    ------
+    LookupError
+        If it has no such HDU.
+    OSError
+        If it is not a FITS file, or a truncated one.
+    """
+    hdus = await _scan(reader, lambda found: all(_find(found, each, complete=False) is not None for each in wanted))
+    order = [_index(hdus, each) for each in wanted]
+    spans, prefix = [], b"" if 0 in order else _EMPTY_PRIMARY
+    for index in sorted(set(order)):
+        hdu = hdus[index]
+        if hdu.data_end > reader.size:
+            msg = f"{reader.key} is truncated: its HDU {index} ends at byte {hdu.data_end} of {reader.size}"
+            raise OSError(msg)
+        spans.append((hdu.start, min(hdu.stop, reader.size)))
+    hdulist = await fits_room.load(await reader.read_ranges(spans, prefix))
+    return await in_thread(_arrange, hdulist, order, 1 if prefix else 0)
+
+
+def _arrange(hdulist: HDUList, order: list[int], first: int) -> HDUList:
+    """Put HDUs, of which the wanted ones are in the file's order from ``first`` on, in the order that is wanted."""
+    from astropy.io import fits
+
+    places = {index: first + place for place, index in enumerate(sorted(set(order)))}
+    return fits.HDUList([hdulist[places[index]] for index in dict.fromkeys(order)])
+
+
+async def _scan(reader: _Reader, is_enough: Callable[[list[_Hdu]], bool]) -> list[_Hdu]:
+    """Find HDU after HDU, until there are enough."""
+    hdus: list[_Hdu] = []
+    window = _Window(reader)
+    position = 0
+    while position < reader.size and not is_enough(hdus):
+        raw = await _read_header(window, position, b"XTENSION" if hdus else b"SIMPLE  =")
+        if raw is None:
+            break
+        hdus.append(_Hdu(position, raw, await in_thread(_parse, raw)))
+        position = hdus[-1].stop
+    if not hdus:
+        msg = f"{reader.key} is not a FITS file, or one that is compressed as a whole: download_fits(key) reads those"
+        raise OSError(msg)
+    return hdus
+
+
+async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | None:
+    """Read a header, if one is there: behind the last HDU may be anything."""
+    # In what is there already, it may stand whole.
+    count = window.available(start) or _FIRST_READ
+    searched = 0
+    while True:
+        data = await window.read(start, start + count)
+        if not data.startswith(begin):
+            return None
+        for card in range(searched, len(data) - _CARD + 1, _CARD):
+            if data.startswith(_END, card):
+                return data[: -(-(card + _CARD) // _BLOCK) * _BLOCK]
+        if len(data) < count:
+            return None
+        searched = len(data) // _CARD * _CARD
+        count = max(2 * count, _FIRST_READ)
+
+
+class _Window:
+    """The bytes that were read last: short HDUs come several at a time."""
+
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+        self._start = 0
+        self._data = b""
+
+    def available(self, start: int) -> int:
+        """Return how many bytes from ``start`` on are here; 0 if they do not begin a header."""
+        count = self._start + len(self._data) - start
+        return count if start >= self._start and count >= _BLOCK else 0
+
+    async def read(self, start: int, stop: int) -> bytes:
+        end = self._start + len(self._data)
+        here = self._data[start - self._start :] if self._start <= start < end else b""
+        if start + len(here) < min(stop, self._reader.size):
+            here += await self._reader.read_range(start + len(here), stop)
+        self._start, self._data = start, here
+        return here
+
+
+def _parse(raw: bytes) -> Header:
+    from astropy.io import fits
+
+    return fits.Header.fromstring(raw)
+
+
+def _data_size(header: Any) -> int:
+    """Return how many bytes an HDU's data have, without what fills their last block."""
+    axes = [int(header.get(f"NAXIS{number}", 0)) for number in range(1, int(header.get("NAXIS", 0)) + 1)]
+    if axes and axes[0] == 0 and header.get("GROUPS") is True:
+        axes = axes[1:]
+    count = math.prod(axes) if axes else 0
+    return abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + count)
+
+
+def _index(hdus: list[_Hdu], wanted: Wanted) -> int:
+    found = _find(hdus, wanted, complete=True)
+    if found is None:
+        names = ", ".join(repr(_name(hdu, index)) for index, hdu in enumerate(hdus))
+        msg = f"the file has no HDU {wanted!r}; it has {len(hdus)}: {names}"
+        raise IndexError(msg) if isinstance(wanted, int) else KeyError(msg)
+    return found
+
+
+def _find(hdus: list[_Hdu], wanted: Wanted, *, complete: bool) -> int | None:
+    """Find an HDU by its number, name, or name and version, as astropy does; `None` if it is not among these."""
+    if isinstance(wanted, int):
+        index = wanted + len(hdus) if wanted < 0 else wanted
+        # From the end one can count only when that is known.
+        return index if 0 <= index < len(hdus) and (complete or wanted >= 0) else None
+    name, version = wanted if isinstance(wanted, tuple) else (wanted, None)
+    for index, hdu in enumerate(hdus):
+        is_named = _name(hdu, index) == name.strip().upper()
+        if is_named and version in (None, hdu.header.get("EXTVER", 1)):
+            return index
+    return None
+
+
+def _name(hdu: _Hdu, index: int) -> str:
+    return str(hdu.header.get("EXTNAME", "" if index else "PRIMARY")).strip().upper()
+
+
+def _astropy_headers(hdus: list[_Hdu]) -> list[Header]:
+    from astropy.io import fits
+
+    with fits.open(_HeadersOnly(hdus), memmap=False, lazy_load_hdus=False) as hdulist:
+        return [hdu.header for hdu in hdulist]
+
+
+class _HeadersOnly(io.RawIOBase):
+    """A FITS file of whose data nothing is there: zeros are read in their place."""
+
+    def __init__(self, hdus: list[_Hdu]) -> None:
+        self._hdus = hdus
+        self._size = hdus[-1].stop
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        self._position = base.get(whence, self._size) + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        start = self._position
+        stop = max(min(start + len(buffer), self._size), start)
+        buffer[: stop - start] = bytes(stop - start)
+        for hdu in self._hdus:
+            low, high = max(start, hdu.start), min(stop, hdu.data)
+            if low < high:
+                buffer[low - start : high - start] = hdu.raw[low - hdu.start : high - hdu.start]
+        self._position = stop
+        return stop - start

@@ -1,0 +1,326 @@
+"""The folder engines: many files up or down, so many at a time, of which each is whole or not there at all."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lsst_lfa import errors
+from lsst_lfa.naming import check_key
+
+from .attempts import transfer
+from .concurrency import in_thread, run_in_thread, task_group
+from .download import download, verify
+from .etag import check_etag
+from .files import make_folder, safe_join
+from .operations import Pages, list_objects
+from .progress import Progress
+from .ranges import S3RangeReader
+from .responses import ObjectInfo
+from .sinks import FileSink, MemorySink
+from .sources import open_source
+from .stored import upload_options
+from .upload import upload
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+
+    from .attempts import BucketClient
+
+    _Work = Callable[[], Awaitable[int | None]]
+
+__all__ = ["FolderSummary", "check_max_files", "download_folder", "folder_prefix", "upload_folder"]
+
+# Read and written in one piece, in one thread: to change threads takes longer than the disk does.
+_SMALL = 1024 * 1024
+# What one large file, on its way down, holds in memory.
+_HELD = 4 * 1024 * 1024
+_WALKED = 200
+# One of these says nothing of the other files.
+_OF_ONE_FILE = (errors.LfaError, OSError, ValueError)
+# One of these would befall all of them.
+_OF_ALL = (
+    errors.AuthenticationError,
+    errors.BucketNotFoundError,
+    errors.ClosedError,
+    errors.ConfigurationError,
+    errors.MissingCredentialsError,
+    errors.QuotaExceededError,
+)
+
+
+@dataclass(kw_only=True)
+class FolderSummary:
+    """What became of the files of a folder.
+
+    Attributes
+    ----------
+    transferred, skipped : `int`
+        Files that were sent or fetched, and files that were equal on both sides.
+    size : `int`
+        Bytes in the files that were transferred.
+    failed : `dict` [`str`, `Exception`]
+        Why the others were not transferred, by their path in the folder.
+    """
+
+    transferred: int = 0
+    skipped: int = 0
+    size: int = 0
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    def raise_for_failures(self) -> None:
+        """Raise the first failure, if there is one, with a note that tells how many there are."""
+        for name, error in self.failed.items():
+            error.add_note(f"{name!r} is one of {len(self.failed)} files that failed")
+            raise error
+
+
+def folder_prefix(prefix: str) -> str:
+    """Return what the keys in a folder begin with: its name and "/"."""
+    return f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
+
+
+def check_max_files(max_files: int) -> None:
+    """Make sure that some file may be under way."""
+    if max_files < 1:
+        msg = f"max_files is {max_files!r}; it must be 1 or more"
+        raise ValueError(msg)
+
+
+class _Limit:
+    """How many files, and bytes of them in memory, may be under way; one task asks, others give back."""
+
+    def __init__(self, files: int, size: int) -> None:
+        self._files = files
+        self._size = size
+        self._used = 0
+        self._changed = asyncio.Event()
+
+    async def acquire(self, size: int) -> int:
+        """Wait until a file that holds ``size`` bytes may begin, alone if it holds too many."""
+        size = min(size, self._size)
+        while not self._files or self._used + size > self._size:
+            self._changed.clear()
+            await self._changed.wait()
+        self._files -= 1
+        self._used += size
+        return size
+
+    def release(self, size: int) -> None:
+        self._files += 1
+        self._used -= size
+        self._changed.set()
+
+
+class _Share(Progress):
+    """One file's part in the progress of all."""
+
+    def __init__(self, whole: Progress) -> None:
+        super().__init__(None)
+        self._whole = whole
+
+    def advance(self, count: int) -> None:
+        self._whole.advance(count)
+
+
+class _Folder:
+    """What uploading and downloading have in common: files under way, and what became of them."""
+
+    def __init__(self, client: BucketClient, progress: Progress, max_files: int) -> None:
+        config = client.config
+        self.client = client
+        self.summary = FolderSummary()
+        self._progress = progress
+        self._limit = _Limit(max_files, (config.max_concurrency + 1) * config.part_size)
+
+    async def start(self, group: asyncio.TaskGroup, name: str, held: int, work: _Work) -> None:
+        """Begin a file's transfer as soon as it may."""
+        held = await self._limit.acquire(held)
+        group.create_task(self._account(name, held, work))
+        await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
+
+    async def _account(self, name: str, held: int, work: _Work) -> None:
+        """Note what becomes of a file: its size, or `None` if it was skipped."""
+        try:
+            size = await work()
+        except _OF_ONE_FILE as error:
+            if isinstance(error, _OF_ALL) or (isinstance(error, errors.LfaError) and error.transient):
+                raise
+            self.summary.failed[name] = error
+        else:
+            self.summary.transferred += size is not None
+            self.summary.skipped += size is None
+            self.summary.size += size or 0
+        finally:
+            self._limit.release(held)
+
+    def share(self) -> Progress:
+        """Return the progress of one file."""
+        return _Share(self._progress)
+
+
+# Upload
+
+
+class _File(NamedTuple):
+    """A file that was found in the folder, or why it cannot be sent."""
+
+    name: str
+    path: Path
+    size: int
+    error: ValueError | None = None
+
+
+async def upload_folder(
+    client: BucketClient,
+    folder: Path,
+    prefix: str,
+    progress: Progress,
+    *,
+    max_files: int,
+    skip_equal: bool,
+    extra_args: Mapping[str, Any] | None,
+) -> FolderSummary:
+    """Upload all files beneath ``folder``; see `AsyncS3Bucket.upload_folder`."""
+    root = await in_thread(folder.resolve, strict=True)
+    there = {item.key: (item.size, item.etag) async for item in _list(client, prefix)} if skip_equal else {}
+    work = _Folder(client, progress, max_files)
+
+    async def send(key: str, file: _File) -> int | None:
+        if file.error is not None:
+            raise file.error
+        options = upload_options(check_key(key), None, None, extra_args, if_none_match=False)
+        if key in there and await run_in_thread(_is_same, file.path, *there[key], client.config.part_size):
+            return None
+        source = open_source(await in_thread(file.path.read_bytes) if file.size <= _SMALL else file.path)
+        async with transfer(client.info("upload", key), client.config.total_timeout):
+            await upload(client, key, source, work.share(), options)
+        return file.size
+
+    async with task_group() as group:
+        walk = _walk(root)
+        while found := await in_thread(_take, walk):
+            for file in found:
+                # A large one holds as much as an upload may: it goes up alone.
+                await work.start(group, file.name, file.size, partial(send, prefix + file.name, file))
+    return work.summary
+
+
+def _take(walk: Iterator[_File]) -> list[_File]:
+    return list(itertools.islice(walk, _WALKED))
+
+
+def _walk(root: Path) -> Iterator[_File]:
+    """Find all files beneath a folder. It blocks: advance it in a thread."""
+    folders = [root]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = Path(entry.path)
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path)
+                else:
+                    yield _look_at(path, path.relative_to(root).as_posix(), root)
+
+
+def _look_at(path: Path, name: str, root: Path) -> _File:
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return _File(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads out of {root}"))
+    try:
+        status = path.stat()
+    except OSError as error:
+        return _File(name, path, 0, ValueError(f"{name!r} cannot be read: {error}"))
+    if not stat.S_ISREG(status.st_mode):
+        return _File(name, path, 0, ValueError(f"{name!r} is neither a regular file nor a folder"))
+    return _File(name, path, status.st_size)
+
+
+# Download
+
+
+async def download_folder(
+    client: BucketClient, prefix: str, folder: Path, progress: Progress, *, max_files: int, skip_equal: bool
+) -> FolderSummary:
+    """Download all objects whose keys begin with ``prefix``; see `AsyncS3Bucket.download_folder`."""
+    await in_thread(folder.mkdir, parents=True, exist_ok=True)
+    work = _Folder(client, progress, max_files)
+
+    async def fetch(name: str, item: ObjectInfo) -> int | None:
+        if name.endswith("/"):
+            if item.size:
+                msg = f"{item.key!r} ends as a folder's key, but the object has data: download it to a path of its own"
+                raise ValueError(msg)
+            await in_thread(make_folder, folder, name)
+            return 0
+        path, same = await in_thread(_place, folder, name, item, client.config.part_size, skip_equal=skip_equal)
+        if same:
+            return None
+        async with transfer(client.info("download", item.key), client.config.total_timeout):
+            return await _download(client, item, path, work.share())
+
+    async with task_group() as group:
+        async for item in _list(client, prefix):
+            name = item.key.removeprefix(prefix)
+            if name:  # else the marker of the folder itself
+                held = item.size if item.size <= _SMALL else _HELD
+                await work.start(group, name, held, partial(fetch, name, item))
+    return work.summary
+
+
+def _place(folder: Path, name: str, item: ObjectInfo, part_size: int, *, skip_equal: bool) -> tuple[Path, bool]:
+    """Return where an object belongs, with its parents made, and whether it is there already."""
+    check_key(item.key)  # one with ".." or "." was made by other means than ours
+    path = safe_join(folder, name)
+    return path, skip_equal and not path.is_symlink() and _is_same(path, item.size, item.etag, part_size)
+
+
+async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress: Progress) -> int:
+    reader = S3RangeReader(client, item.key)
+    if item.size <= _SMALL:
+        memory = MemorySink()
+        try:
+            pinned = await download(reader, memory, progress)
+            await verify(reader, pinned, memory)
+        finally:
+            memory.close()
+        # Bytes of its own: a thread that is left behind may still write them.
+        await in_thread(FileSink(path).write_all, memoryview(memory.file.getvalue()))
+        return pinned.size
+    sink = FileSink(path)
+    try:
+        await sink.create()
+        pinned = await download(reader, sink, progress)
+        await verify(reader, pinned, sink)
+        await sink.commit()
+    finally:
+        await sink.discard()
+    return pinned.size
+
+
+# Both
+
+
+async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[ObjectInfo, None]:
+    pages = Pages()
+    while pages.more:
+        for item in await list_objects(client, prefix, "", pages):
+            if isinstance(item, ObjectInfo):
+                yield item
+
+
+def _is_same(path: Path, size: int, etag: str, part_size: int) -> bool:
+    """Whether a file has an object's size and content, as far as its ETag tells. It blocks: call it in a thread."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != size:
+                return False
+            check_etag("", etag, size, part_size, lambda start, count: os.pread(file.fileno(), count, start))
+    except (OSError, errors.IntegrityError, errors.UnverifiableError):
+        return False
+    return True

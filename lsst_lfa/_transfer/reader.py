@@ -1,0 +1,294 @@
+"""Parts of an object: ranges of one version of it, a reader that can seek, a stream that closes by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Self
+
+from .concurrency import task_group
+from .download import RangesUnderWay, open_sink
+from .operations import head_response
+from .ranges import PinnedObject, S3RangeReader
+from .responses import object_info, require_field
+from .sinks import MemorySink
+
+if TYPE_CHECKING:
+    import io
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from .attempts import BucketClient
+    from .progress import Progress
+    from .sinks import Sink, Writer
+
+    Borrow = Callable[[], AbstractAsyncContextManager[BucketClient]]
+
+__all__ = ["ByteStream", "ObjectReader", "check_range", "download_range", "open_reader"]
+
+# Read ahead: so much at first, and twice as much each time that the reading goes on.
+_MIN_WINDOW = 64 * 1024
+_MAX_WINDOW = 4 * 1024 * 1024
+
+
+def check_range(start: int, stop: int | None) -> None:
+    """Make sure that these are bytes ``start`` to ``stop - 1`` of something.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
+    if start < 0 or (stop is not None and stop < start):
+        msg = f"start={start} and stop={stop} are no range of bytes: 0 <= start <= stop is needed"
+        raise ValueError(msg)
+
+
+async def pin(client: BucketClient, key: str, on_bytes: Callable[[int], None] = lambda _: None) -> PinnedObject:
+    """Ask for an object's size and version, by which all of its ranges are pinned."""
+    response = await head_response(client, key)
+    request = client.info("head_object", key)
+    size = object_info(request, key, response).size
+    return PinnedObject(on_bytes, size=size, etag=require_field(request, response, "ETag", str))
+
+
+async def download_range(
+    client: BucketClient, key: str, sink: Sink, progress: Progress, *, start: int, stop: int | None
+) -> None:
+    """Fetch bytes ``start`` to ``stop``, or to the end, or as many of them as there are, into ``sink``."""
+    await progress.follow(_download_range(client, key, sink, progress, start, stop))
+    await progress.finish()
+
+
+async def _download_range(  # noqa: PLR0917 - as above
+    client: BucketClient, key: str, sink: Sink, progress: Progress, start: int, stop: int | None
+) -> None:
+    pinned = await pin(client, key, progress.advance)
+    stop = pinned.size if stop is None else min(stop, pinned.size)
+    await _fetch_ranges(S3RangeReader(client, key), pinned, sink, [(min(start, stop), stop)])
+
+
+async def _fetch_ranges(
+    reader: S3RangeReader, pinned: PinnedObject, sink: Sink, spans: Sequence[tuple[int, int]], room: int = 0
+) -> None:
+    """Fetch ranges of a pinned object, in parallel, and put one behind the other, after ``room`` bytes."""
+    open_sink(reader, sink, room + sum(stop - start for start, stop in spans))
+    async with task_group() as group:
+        ranges = RangesUnderWay(reader, pinned, group)
+        for start, stop in spans:
+            await ranges.fetch(start, stop, _Shifted(sink, start - room).writer)
+            room += stop - start
+
+
+class _Shifted:
+    """A sink in which bytes are put ``shift`` bytes before their position in the object."""
+
+    def __init__(self, sink: Sink, shift: int) -> None:
+        self._sink = sink
+        self._shift = shift
+
+    def writer(self, start: int, stop: int | None) -> Writer:
+        shift = self._shift
+        return _ShiftedWriter(self._sink.writer(start - shift, None if stop is None else stop - shift), shift)
+
+
+class _ShiftedWriter:
+    def __init__(self, writer: Writer, shift: int) -> None:
+        self._writer = writer
+        self._shift = shift
+
+    def get_buffer(self, position: int) -> memoryview:
+        return self._writer.get_buffer(position - self._shift)
+
+    async def buffer_updated(self, position: int) -> None:
+        await self._writer.buffer_updated(position - self._shift)
+
+    async def finish(self, position: int) -> None:
+        await self._writer.finish(position - self._shift)
+
+
+class ObjectReader:
+    """Reads one version of an object like a file; see `AsyncS3Bucket.open`.
+
+    What is read in order is read ahead, in one request at a time: 64 KiB at
+    first, up to 4 MiB. So it holds at most 8 MiB beside what `read` returns.
+    Longer reads go straight to their place, in parallel.
+
+    Attributes
+    ----------
+    key : `str`
+        The object's key.
+    size : `int`
+        Its bytes.
+    etag : `str`
+        Its version, without quotes.
+    """
+
+    def __init__(self, borrow: Borrow, key: str, pinned: PinnedObject) -> None:
+        self.key = key
+        self.size = pinned.size
+        self.etag = pinned.etag.strip('"')
+        self._borrow = borrow
+        self._pinned = pinned
+        self._position = 0
+        self._closed = False
+        self._lock = asyncio.Lock()
+        self._start, self._buffer = -1, b""
+        self._window = _MIN_WINDOW
+        self._ahead: asyncio.Task[bytes] | None = None
+
+    async def read(self, size: int = -1, /) -> bytes:
+        """Read up to ``size`` bytes from the position on, all that are left if it is negative; none at the end.
+
+        Raises
+        ------
+        ObjectChangedError
+            If the object was replaced since it was opened.
+        ValueError
+            If the reader is closed.
+        LfaError
+            If the service failed.
+        """
+        async with self._lock:
+            self._check_open()
+            start = self._position
+            stop = self.size if size < 0 else min(start + size, self.size)
+            data = await (self.read_range(start, stop) if stop - start > _MAX_WINDOW else self._read(start, stop))
+            self._position = max(start, stop)
+            return data
+
+    async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to ``offset`` bytes from the begin, the position, or the end, as `io.IOBase.seek`; no I/O."""
+        self._check_open()
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
+        if whence not in base:
+            msg = f"whence={whence!r} must be 0, 1 or 2"
+            raise ValueError(msg)
+        if base[whence] + offset < 0:
+            msg = f"cannot seek to {base[whence] + offset}, before the begin"
+            raise ValueError(msg)
+        self._position = base[whence] + offset
+        return self._position
+
+    async def tell(self) -> int:
+        """Return the position; no I/O."""
+        return self._position
+
+    async def read_range(self, start: int, stop: int) -> bytes:
+        """Return bytes ``start`` to ``stop - 1``, or as many of them as there are.
+
+        The position stays where it is, and nothing is read ahead. Several
+        tasks may do so at the same time.
+        """
+        check_range(start, stop)
+        stop = min(stop, self.size)
+        return (await self.read_ranges([(min(start, stop), stop)])).getvalue()
+
+    async def read_ranges(self, spans: Sequence[tuple[int, int]], prefix: bytes = b"") -> io.BytesIO:
+        """Return ``prefix``, and behind it ranges of bytes that are within the object, one behind the other."""
+        self._check_open()
+        sink = MemorySink()
+        try:
+            async with self._borrow() as client:
+                reader = S3RangeReader(client, self.key)
+                await _fetch_ranges(reader, self._pinned, sink, spans, len(prefix))
+            with sink.read(0, len(prefix)) as view:
+                view[:] = prefix
+        finally:
+            sink.close()
+        return sink.file
+
+    async def aclose(self) -> None:
+        """Close the reader. Idempotent."""
+        self._closed = True
+        self._buffer = b""
+        await self._stop_reading_ahead()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            msg = f"the reader of {self.key!r} is closed"
+            raise ValueError(msg)
+
+    async def _read(self, start: int, stop: int) -> bytes:
+        pieces = []
+        while start < stop:
+            if not self._start <= start < self._start + len(self._buffer):
+                await self._fill(start, stop)
+            piece = self._buffer[start - self._start : stop - self._start]
+            pieces.append(piece)
+            start += len(piece)
+        return b"".join(pieces)
+
+    async def _fill(self, start: int, stop: int) -> None:
+        """Have byte ``start`` in the buffer, and perhaps what follows on its way."""
+        in_order = start == self._start + len(self._buffer)
+        if self._ahead is not None and in_order:
+            await asyncio.wait({self._ahead})  # so that a cancellation ends the waiting, not the reading
+            self._check_open()
+            task, self._ahead = self._ahead, None
+            self._buffer, self._start = task.result(), start
+        else:
+            await self._stop_reading_ahead()
+            self._window = _MIN_WINDOW
+            end = max(stop, start + self._window)
+            self._buffer, self._start = await self.read_range(start, end), start
+        end = self._start + len(self._buffer)
+        if in_order and end < self.size:
+            self._window = min(2 * self._window, _MAX_WINDOW)
+            self._ahead = asyncio.create_task(self.read_range(end, end + self._window))
+
+    async def _stop_reading_ahead(self) -> None:
+        task, self._ahead = self._ahead, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def open_reader(
+    borrow: Borrow, key: str, on_bytes: Callable[[int], None] = lambda _: None
+) -> AsyncIterator[ObjectReader]:
+    """Open a reader of the version that the object has now.
+
+    Each request borrows the client for itself: nothing is held, and no time
+    limit runs, while the reader's owner is at work on what it read.
+    """
+    async with borrow() as client:
+        pinned = await pin(client, key, on_bytes)
+    reader = ObjectReader(borrow, key, pinned)
+    try:
+        yield reader
+    finally:
+        await reader.aclose()
+
+
+class ByteStream:
+    """An object's bytes in order: an async iterator, and an async context manager that closes it.
+
+    Use it with ``async with``: then nothing is under way any more after the
+    block, however it is left. A plain ``async for`` to the end does as well;
+    one that is left early goes on reading ahead until it is collected.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
+        self._chunks = chunks
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._chunks)
+
+    async def aclose(self) -> None:
+        """End the stream. Idempotent."""
+        await self._chunks.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
