@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from botocore.exceptions import BotoCoreError
 
-from . import fits, naming, objects
+from . import _fits, naming, objects
 from .errors import KeyNotFoundError, LfaError, TransferTimeoutError
 from .mock import MockS3Server
 from .objects import ObjectInfo
@@ -149,7 +149,7 @@ class S3Bucket:
         Do not change it meanwhile.
         """
         naming.check_key(key)
-        return await self.upload(await fits.dump(hdulist), key, callback)
+        return await self.upload(await _fits.dump(hdulist), key, callback)
 
     # Down
 
@@ -253,7 +253,7 @@ class S3Bucket:
 
     async def download_fits(self, key: str, callback: Callback | None = None) -> HDUList:
         """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`."""
-        return await fits.load(await self.download(key, callback))
+        return await _fits.load(await self.download(key, callback))
 
     def stream(self, key: str) -> AsyncGenerator[bytes, None]:
         """Iterate over an object's bytes, in order.

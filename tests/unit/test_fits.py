@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 
-from lsst_lfa.fits import dump, load
+from lsst_lfa._fits import dump, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -424,7 +424,7 @@ async def test_a_compressed_image_does_not_hold_the_loop() -> None:
 def test_astropy_is_imported_late_and_off_the_loop() -> None:
     code = """
 import asyncio, io, sys, threading
-from lsst_lfa import fits
+from lsst_lfa import _fits as fits
 assert not {"astropy", "numpy"} & set(sys.modules)
 threads = []
 class Spy:
