@@ -1,9 +1,9 @@
 """FITS: HDU lists to and from bytes, away from the event loop.
 
-astropy reads and writes, in threads, where numpy copies without the interpreter lock. What `load` read and nobody changed
-is not written again: `dump` returns the bytes it came from. All else it writes from a snapshot: astropy changes what it
-writes, and moves in the files it reads, so a snapshot has headers, rows and files of its own. Where astropy lacks a
-private name that this takes, it writes the list itself, on the event loop: slower, but right.
+astropy reads and writes, in threads, where numpy copies without the interpreter lock. What was read and not changed is
+not written again (see `_fits_reading`). All else is written from a snapshot: astropy changes what it writes, and moves
+in the files it reads, so a snapshot has headers, rows and files of its own. Where astropy lacks a private name that
+this takes, it writes the list itself, on the event loop: slower, but right.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    from astropy.io import fits
+    from astropy.io.fits import HDUList
 
-_BLOCK: Final = 1 << 22  # bytes that are converted, compared or copied at once
-_NEEDED: Final = {  # private names of astropy's classes; CompImageHDU has its one since 7.0
-    **{"HDUList": ("_file", "_read_all"), "_BaseHDU": ("_file", "_header"), "CompImageHDU": ("_bintable",)},
-    **{"FITS_rec": ("_converted", "_col_weakrefs")},
+_BLOCK: Final = 1 << 22  # bytes that are converted or copied at once
+_NEEDED: Final = {
+    "HDUList": ("_file", "_read_all"),
+    "_BaseHDU": ("_file", "_header"),
+    "CompImageHDU": ("_bintable",),  # since astropy 7.0
+    "FITS_rec": ("_converted", "_col_weakrefs"),
 }
+"""Private names of astropy's classes without which a list is written on the event loop."""
 _WRITE_DATA: Final = "_writedata_internal"  # an HDU's method; where it has another name, astropy copies the pixels
-_SETTINGS: Final = ("compression_type", "tile_shape", "hcomp_scale", "quantize_level", "quantize_method", "dither_seed")
-_origins: weakref.WeakKeyDictionary[Any, tuple[bytes, int, fits.Header]] = weakref.WeakKeyDictionary()
-"""For an HDU of `load`: the bytes of its file, its place in there, and the header that it had at first."""
 _threads = functools.cache(lambda _process: ThreadPoolExecutor(4, thread_name_prefix="lsst_lfa-fits"))
 
 
-async def dump(hdulist: fits.HDUList) -> memoryview:
+async def dump(hdulist: HDUList) -> memoryview:
     """Serialise an HDU list as ``HDUList.writeto`` would.
 
     Parameters
@@ -74,7 +74,7 @@ async def dump(hdulist: fits.HDUList) -> memoryview:
     return _written(hdulist) if written is None else written
 
 
-async def load(data: io.BytesIO) -> fits.HDUList:
+async def load(data: io.BytesIO) -> HDUList:
     """Read an HDU list, with all its headers and data.
 
     Parameters
@@ -102,55 +102,20 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), call)
 
 
-def _import() -> None:
-    global fits, np  # noqa: PLW0603  (imported when needed, in a thread: it takes 0.3 s)
-    import numpy as np
-    from astropy.io import fits
+def _load(data: bytes) -> HDUList:
+    from lsst_lfa._fits_reading import read
 
-
-class _Reader(io.BytesIO):
-    """A file in memory whose large reads copy nothing: numpy copies, without the lock."""
-
-    def read(self, size: int | None = -1) -> Any:
-        if size is None or size < _BLOCK:
-            return super().read(size)
-        start = self.tell()
-        return memoryview(self.getvalue())[start : self.seek(start + size)]
-
-
-def _open(data: bytes) -> fits.HDUList:
-    return fits.open(_Reader(data), memmap=False, lazy_load_hdus=False)
-
-
-def _load(data: bytes) -> fits.HDUList:
-    _import()
-    hdulist = _open(data)
-    for index, hdu in enumerate(hdulist):
-        try:
-            if not _is_hcompress(hdu):
-                hdu.data  # noqa: B018  (astropy reads data when they are asked for)
-        except Exception as exc:
-            place = hdu.fileinfo()
-            if place["datLoc"] + place["datSpan"] > len(data):
-                msg = f"the FITS file is truncated: HDU {index} goes on after its {len(data)} bytes"
-                raise OSError(msg) from exc  # any other is for whoever asks for the data
-        _origins[hdu] = data, index, hdu.header.copy()
-    return hdulist
-
-
-def _is_hcompress(hdu: Any) -> bool:
-    return getattr(hdu, "compression_type", None) == "HCOMPRESS_1"
+    return read(data)
 
 
 class _Snapshot:
     """An HDU list at rest, taken on the event loop in one go, so that no access by its owner falls in between."""
 
-    def __init__(self, hdulist: fits.HDUList) -> None:
+    def __init__(self, hdulist: HDUList) -> None:
         self.complete, self.hcompress, self.state = _has_needed(hdulist), False, dict(vars(hdulist))
-        self.files: dict[int, Callable[[], Any]] = {}
-        owners = list(list.__iter__(hdulist))  # astropy's own would read the rest of the file
-        self.origins = [_origins.get(hdu) for hdu in owners]
-        self.hdus = [self._apart(hdu) for hdu in owners]
+        self.files: dict[int, tuple[type, bytes | int]] = {}  # what to open again
+        self.owners = list(list.__iter__(hdulist))  # the HDUs; astropy's own would read the rest of the file
+        self.hdus = [self._apart(hdu) for hdu in self.owners]
         if not self.state.get("_read_all"):
             self._keep_open(self.state.get("_file"))
 
@@ -162,7 +127,8 @@ class _Snapshot:
         if "_header" in state:  # else nobody has looked at it
             header = state["header" if "header" in state else "_header"] = hdu.header.copy()
             header._modified = hdu.header._modified  # noqa: SLF001  (a copy forgets it)
-        self.hcompress |= _is_hcompress(hdu) and ("data" in state or hdu.header._modified)  # noqa: SLF001
+        if getattr(hdu, "compression_type", "") == "HCOMPRESS_1":
+            self.hcompress |= "data" in state or hdu.header._modified  # noqa: SLF001
         state.pop("columns", None)
         if state.get("_bintable"):
             state["_bintable"] = self._apart(hdu._bintable)  # noqa: SLF001
@@ -176,15 +142,14 @@ class _Snapshot:
         raw = getattr(file, "_file", None)
         if raw is None or file.closed:
             return
-        make: Any = functools.partial(type(file), mode="readonly", memmap=False)
         if isinstance(raw, io.BytesIO):
-            self.files[id(file)] = lambda: make(_Reader(raw.getvalue()))
+            self.files[id(file)] = (type(file), raw.getvalue())
         elif file.file_like:
             self.complete = False
         elif id(file) not in self.files:
             number = os.dup(raw.fileno())
             weakref.finalize(self, os.close, number)  # not before the thread is done with it
-            self.files[id(file)] = lambda: make(open(f"/proc/self/fd/{number}", "rb"))  # noqa: SIM115
+            self.files[id(file)] = (type(file), number)
 
 
 def _has_needed(owner: Any) -> bool:
@@ -195,14 +160,17 @@ def _has_needed(owner: Any) -> bool:
 
 def _write(snapshot: _Snapshot) -> memoryview | None:
     """Write a snapshot, if it is complete; one of an unchanged file need not be."""
-    _import()
-    originals, whole = _originals(snapshot)
+    from astropy.io import fits
+
+    from lsst_lfa import _fits_reading
+
+    originals, whole = _fits_reading.find_originals(snapshot.hdus, snapshot.owners)
     if whole or not snapshot.complete:
         return memoryview(whole) if whole else None
     hdus = [original or hdu for original, hdu in zip(originals, snapshot.hdus, strict=True)]
     hdulist = fits.HDUList(hdus)
     vars(hdulist).update(snapshot.state)
-    files = {key: make() for key, make in snapshot.files.items()}
+    files = {key: _fits_reading.open_again(*source) for key, source in snapshot.files.items()}
     try:
         for owner in filter(None, (hdulist, *hdus, *(vars(hdu).get("_bintable") for hdu in hdus))):
             vars(owner)["_file"] = files.get(id(owner._file), owner._file)  # noqa: SLF001
@@ -214,14 +182,16 @@ def _write(snapshot: _Snapshot) -> memoryview | None:
             file.close()
 
 
-def _written(hdulist: fits.HDUList) -> memoryview:
+def _written(hdulist: HDUList) -> memoryview:
     """Have astropy write a list to a real file without a name, in memory or else on disk, and take its bytes."""
+    import numpy as np
+
     memory = getattr(os, "memfd_create", None)
-    with open(memory("lsst_lfa-fits"), "wb") if memory else tempfile.TemporaryFile("wb") as file:
+    with os.fdopen(memory("lsst_lfa-fits"), "wb") if memory else tempfile.TemporaryFile("wb") as file:
         hdulist.writeto(file)
         file.flush()
         data = np.empty(file.tell(), np.uint8)
-        with open(file.fileno(), "rb", closefd=False) as written:
+        with os.fdopen(file.fileno(), "rb", closefd=False) as written:
             for start in reversed(range(0, len(data), _BLOCK)):  # from its end: no byte takes memory twice for long
                 written.seek(start)
                 data[start : start + _BLOCK] = np.fromfile(written, np.uint8, _BLOCK)
@@ -231,6 +201,9 @@ def _written(hdulist: fits.HDUList) -> memoryview:
 
 def _make_ready(hdu: Any) -> None:
     """Give an HDU data that astropy may change, or cannot, when it writes them."""
+    import numpy as np
+    from astropy.io import fits
+
     state, data = vars(hdu), vars(hdu).get("data")
     if "data" not in state and not hdu.header._modified:  # noqa: SLF001
         state["_data_needs_rescale"] = False  # scaled pixels go as they are, and with their scale
@@ -253,18 +226,21 @@ def _make_ready(hdu: Any) -> None:
 
 def _write_image(data: np.ndarray[Any, Any], file: Any) -> int:
     """Write an image's pixels, big-endian, a block at a time; astropy would copy them all."""
-    pixels, step, kind = data.reshape(-1), _BLOCK // data.itemsize, f"u{data.itemsize}"
+    pixels, step, bits = data.reshape(-1), _BLOCK // data.itemsize, 8 * data.itemsize
+    flip = data.dtype.kind == ("i" if bits == 8 else "u")  # noqa: PLR2004
     for start in range(0, len(pixels), step):
         block = pixels[start : start + step]
-        if data.dtype.kind == ("i" if data.itemsize == 1 else "u") and data.dtype != np.uint8:
-            # These are stored with a BZERO of half their range: their highest bit, flipped.
-            block = block.view(f"{data.dtype.byteorder}{kind}") ^ np.array(1 << (8 * data.itemsize - 1), kind)
+        if flip:  # stored with a BZERO of half the range: the highest bit, flipped
+            block = block.view(f"{data.dtype.byteorder}u{data.itemsize}")
+            block = block ^ block.dtype.type(1 << (bits - 1))
         file.writearray(block.astype(block.dtype.newbyteorder(">")))
     return data.nbytes
 
 
 def _own_rows(data: Any) -> Any:
     """Copy a table's rows, and its arrays of variable length: astropy changes both to write them."""
+    import numpy as np
+
     converted = dict(data._converted)  # noqa: SLF001
     ours = {**vars(data), "_converted": converted, "_col_weakrefs": weakref.WeakSet()}
     view = np.ndarray.view(data, type(data))
@@ -282,45 +258,3 @@ def _own_rows(data: Any) -> Any:
     own = np.ndarray.__new__(type(data), rows.shape, rows.dtype, copied)
     vars(own).update(ours)
     return own
-
-
-def _originals(snapshot: _Snapshot) -> tuple[list[Any], bytes | None]:
-    """Find for each HDU its original, if reading that gives this HDU; and the bytes of the file that they all are."""
-    files = {id(origin[0]): (_open(origin[0]), _open(origin[0])) for origin in snapshot.origins if origin}
-    originals = []
-    for hdu, (data, index, header) in zip(snapshot.hdus, [o or (None, 0, None) for o in snapshot.origins], strict=True):
-        twins, unread = files.get(id(data), ([None], [None]))
-        originals.append(unread[index] if header and _is_read_from(hdu, twins[index], header) else None)
-    whole = [data for data, index, _ in filter(None, snapshot.origins) if list(files[id(data)][1]) == originals]
-    return originals, whole[0] if whole else None
-
-
-def _is_read_from(hdu: Any, twin: Any, header: fits.Header) -> bool:
-    """Tell whether an HDU is what its original, not read yet, is read to, with this header."""
-
-    def said(card: fits.Card) -> str:
-        try:
-            return repr((card.keyword, card.value, card.comment))
-        except fits.VerifyError:
-            return str(card.rawkeyword)  # formatting it would mend it
-
-    settings = [[getattr(each, name, None) for name in _SETTINGS] for each in (hdu, twin)]
-    if settings[0] != settings[1] or [*map(said, hdu.header.cards)] != [*map(said, header.cards)]:
-        return False
-    data = vars(hdu).get("data")
-    columns = dict(data._converted) if isinstance(data, fits.FITS_rec) else {}  # noqa: SLF001
-    same = data is None or _equal(data, twin.data)
-    return same and all(_equal(field, twin.data.field(name)) for name, field in columns.items())
-
-
-def _equal(one: Any, other: Any) -> bool:
-    """Tell whether two arrays are of the same kind, and the same to the last bit."""
-    if any(getattr(one, name) != getattr(other, name) for name in ("__class__", "dtype", "shape")):
-        return False
-    if one.dtype.hasobject:
-        return all(map(_equal, one.ravel(), other.ravel()))
-    one, other = (np.ascontiguousarray(np.ndarray.view(each, np.ndarray)).reshape(-1) for each in (one, other))
-    if one.dtype.names:  # what is between the fields is not read
-        return all(_equal(one[name], other[name]) for name in one.dtype.names)
-    one, other = (each.view(np.uint8) if each.nbytes else each for each in (one, other))
-    return all((one[i : i + _BLOCK] == other[i : i + _BLOCK]).all() for i in range(0, len(one), _BLOCK))
