@@ -60,9 +60,9 @@ async def dump(hdulist: HDUList) -> memoryview:
 
     Notes
     -----
-    Takes as much memory as the file, loaded tables and images to compress, and 0.4 ms of the event loop for 100 header
-    cards. On the event loop is also what must not be in a thread: HCOMPRESS, whose C code is not thread-safe; file
-    objects of the user's own class that are not read yet; and, before astropy 7.0, compressing.
+    Takes as much memory as the file, loaded tables and images to compress; and 0.4 ms of the event loop for 100 header
+    cards. Done on the event loop is what must not be in a thread: HCOMPRESS, whose C code is not thread-safe; reading
+    from a file object of the user's own class; and, before astropy 7.0, compressing.
     """
     if "astropy.io.fits" not in sys.modules or not isinstance(hdulist, sys.modules["astropy.io.fits"].HDUList):
         msg = f"hdulist must be an astropy.io.fits.HDUList, not {type(hdulist).__name__}"
@@ -86,14 +86,21 @@ async def load(data: io.BytesIO) -> HDUList:
     -------
     hdulist : `astropy.io.fits.HDUList`
         The HDU list, and the bytes that it was read from, in memory: no access does I/O. Read on access are images
-        compressed with HCOMPRESS, whose C code is not thread-safe, and data that astropy fails to read.
+        compressed with HCOMPRESS (see `dump`), and data that astropy fails to read.
 
     Raises
     ------
     OSError
         If it is not a FITS file, or a truncated one.
     """
-    return await _in_thread(_load, data.getvalue())
+
+    def read() -> HDUList:
+        from lsst_lfa import _fits_reading
+
+        return _fits_reading.read(source)
+
+    source = data.getvalue()
+    return await _in_thread(read)
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
@@ -102,28 +109,22 @@ async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), call)
 
 
-def _load(data: bytes) -> HDUList:
-    from lsst_lfa._fits_reading import read
-
-    return read(data)
-
-
 class _Snapshot:
     """An HDU list at rest, taken on the event loop in one go, so that no access by its owner falls in between."""
 
     def __init__(self, hdulist: HDUList) -> None:
-        self.complete, self.hcompress, self.state = _has_needed(hdulist), False, dict(vars(hdulist))
+        self.state, self.hcompress = dict(vars(hdulist)), False
+        self.lacking: list[Any] = []  # HDUs that cannot be written from here
         self.files: dict[int, tuple[type, bytes | int]] = {}  # what to open again
         self.owners = list(list.__iter__(hdulist))  # the HDUs; astropy's own would read the rest of the file
         self.hdus = [self._apart(hdu) for hdu in self.owners]
-        if not self.state.get("_read_all"):
-            self._keep_open(self.state.get("_file"))
+        readable = self.state.get("_read_all") or self._keep_open(self.state.get("_file"))
+        self.complete = readable and _has_needed(hdulist)
 
     def _apart(self, hdu: Any) -> Any:
         """Copy an HDU and its header, but not its data, nor what astropy derived from them."""
         apart = copy.copy(hdu)
         state = vars(apart)
-        self.complete &= _has_needed(hdu) and _has_needed(state.get("data"))
         if "_header" in state:  # else nobody has looked at it
             header = state["header" if "header" in state else "_header"] = hdu.header.copy()
             header._modified = hdu.header._modified  # noqa: SLF001  (a copy forgets it)
@@ -133,23 +134,23 @@ class _Snapshot:
         if state.get("_bintable"):
             state["_bintable"] = self._apart(hdu._bintable)  # noqa: SLF001
             vars(state["_bintable"]).pop("data", None)
-        if "data" not in vars(hdu):
-            self._keep_open(getattr(hdu, "_file", None))
+        readable = "data" in state or self._keep_open(getattr(hdu, "_file", None))
+        if not (readable and _has_needed(hdu) and _has_needed(state.get("data"))):
+            self.lacking.append(apart)
         return apart
 
-    def _keep_open(self, file: Any) -> None:
+    def _keep_open(self, file: Any) -> bool:
         """See to it that a file can be read without its owner, who may close it, or move its position."""
         raw = getattr(file, "_file", None)
         if raw is None or file.closed:
-            return
+            return True  # nothing to read, or astropy says so
         if isinstance(raw, io.BytesIO):
             self.files[id(file)] = (type(file), raw.getvalue())
-        elif file.file_like:
-            self.complete = False
-        elif id(file) not in self.files:
+        elif not file.file_like and id(file) not in self.files:
             number = os.dup(raw.fileno())
             weakref.finalize(self, os.close, number)  # not before the thread is done with it
             self.files[id(file)] = (type(file), number)
+        return id(file) in self.files
 
 
 def _has_needed(owner: Any) -> bool:
@@ -165,14 +166,17 @@ def _write(snapshot: _Snapshot) -> memoryview | None:
     from lsst_lfa import _fits_reading
 
     originals, whole = _fits_reading.find_originals(snapshot.hdus, snapshot.owners)
-    if whole or not snapshot.complete:
-        return memoryview(whole) if whole else None
+    if whole:
+        return memoryview(whole)
     hdus = [original or hdu for original, hdu in zip(originals, snapshot.hdus, strict=True)]
+    if not snapshot.complete or any(hdu in snapshot.lacking for hdu in hdus):
+        return None
     hdulist = fits.HDUList(hdus)
     vars(hdulist).update(snapshot.state)
     files = {key: _fits_reading.open_again(*source) for key, source in snapshot.files.items()}
     try:
-        for owner in filter(None, (hdulist, *hdus, *(vars(hdu).get("_bintable") for hdu in hdus))):
+        tables = [vars(hdu)["_bintable"] for hdu in hdus if vars(hdu).get("_bintable")]
+        for owner in (hdulist, *hdus, *tables):
             vars(owner)["_file"] = files.get(id(owner._file), owner._file)  # noqa: SLF001
         for hdu in hdulist:  # reads the rest of the file
             _make_ready(hdu)
@@ -215,11 +219,8 @@ def _make_ready(hdu: Any) -> None:
         state[_WRITE_DATA] = functools.partial(_write_image, data)
     elif isinstance(data, np.ndarray):
         state["data"] = data.copy()
-    if (
-        getattr(data, "dtype", None) in {"f4", "f8"}
-        and hdu.header.get("BITPIX", 0) > 0
-        and not state.get("_scale_back")
-    ):
+    floats = isinstance(data, np.ndarray) and data.dtype.kind == "f"
+    if floats and hdu.header.get("BITPIX", 0) > 0 and not state.get("_scale_back"):
         hdu.header.remove("BLANK", ignore_missing=True)  # it made floats of integers, which astropy forgets
         hdu.data = state["data"].view()
 
