@@ -2,8 +2,7 @@
 
 astropy reads and writes, in threads, where numpy copies without the interpreter lock. What was read and not changed is
 not written again (see `_fits_reading`). All else is written from a snapshot: astropy changes what it writes, and moves
-in the files it reads, so a snapshot has headers, rows and files of its own. Where astropy lacks a private name that
-this takes, it writes the list itself, on the event loop: slower, but right.
+in the files it reads, so a snapshot has headers, rows and files of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import asyncio
 import contextvars
 import copy
 import functools
+import importlib
 import io
 import os
 import sys
@@ -21,19 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     from astropy.io.fits import HDUList
 
 _BLOCK: Final = 1 << 22  # bytes that are converted or copied at once
-_NEEDED: Final = {
+_NEEDED: Final = {  # private names of astropy's; a list without them is written on the event loop: slower, but right
     "HDUList": ("_file", "_read_all"),
     "_BaseHDU": ("_file", "_header"),
     "CompImageHDU": ("_bintable",),  # since astropy 7.0
     "FITS_rec": ("_converted", "_col_weakrefs"),
 }
-"""Private names of astropy's classes without which a list is written on the event loop."""
 _WRITE_DATA: Final = "_writedata_internal"  # an HDU's method; where it has another name, astropy copies the pixels
 _threads = functools.cache(lambda _process: ThreadPoolExecutor(4, thread_name_prefix="lsst_lfa-fits"))
 
@@ -61,8 +58,8 @@ async def dump(hdulist: HDUList) -> memoryview:
     Notes
     -----
     Takes as much memory as the file, loaded tables and images to compress; and 0.4 ms of the event loop for 100 header
-    cards. Done on the event loop is what must not be in a thread: HCOMPRESS, whose C code is not thread-safe; reading
-    from a file object of the user's own class; and, before astropy 7.0, compressing.
+    cards. Done there is what must not be in a thread: HCOMPRESS, whose C code is not thread-safe; reading from a file
+    object of the user's own class; and, before astropy 7.0, compressing.
     """
     if "astropy.io.fits" not in sys.modules or not isinstance(hdulist, sys.modules["astropy.io.fits"].HDUList):
         msg = f"hdulist must be an astropy.io.fits.HDUList, not {type(hdulist).__name__}"
@@ -70,7 +67,7 @@ async def dump(hdulist: HDUList) -> memoryview:
     if not list.__len__(hdulist):
         raise ValueError("hdulist must have at least one HDU")
     snapshot = _Snapshot(hdulist)
-    written = _write(snapshot) if snapshot.hcompress else await _in_thread(_write, snapshot)
+    written = _write(snapshot) if snapshot.hcompress else await _in_thread(lambda: _write(snapshot))
     return _written(hdulist) if written is None else written
 
 
@@ -93,19 +90,13 @@ async def load(data: io.BytesIO) -> HDUList:
     OSError
         If it is not a FITS file, or a truncated one.
     """
-
-    def read() -> HDUList:
-        from lsst_lfa import _fits_reading
-
-        return _fits_reading.read(source)
-
     source = data.getvalue()
-    return await _in_thread(read)
+    return await _in_thread(lambda: importlib.import_module("lsst_lfa._fits_reading").read(source))
 
 
-async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
+async def _in_thread(function: Any) -> Any:
     """Call a function in a thread of ours, of this process: the event loop's own may all be waiting for us."""
-    call = functools.partial(contextvars.copy_context().run, function, *args)
+    call = functools.partial(contextvars.copy_context().run, function)
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), call)
 
 
@@ -118,8 +109,7 @@ class _Snapshot:
         self.files: dict[int, tuple[type, bytes | int]] = {}  # what to open again
         self.owners = list(list.__iter__(hdulist))  # the HDUs; astropy's own would read the rest of the file
         self.hdus = [self._apart(hdu) for hdu in self.owners]
-        readable = self.state.get("_read_all") or self._keep_open(self.state.get("_file"))
-        self.complete = readable and _has_needed(hdulist)
+        self.complete = _has_needed(hdulist) and (self.state["_read_all"] or self._keep_open(self.state["_file"]))
 
     def _apart(self, hdu: Any) -> Any:
         """Copy an HDU and its header, but not its data, nor what astropy derived from them."""
@@ -213,16 +203,16 @@ def _make_ready(hdu: Any) -> None:
         state["_data_needs_rescale"] = False  # scaled pixels go as they are, and with their scale
     elif isinstance(data, fits.FITS_rec):
         state["data"] = _own_rows(data)
-    elif type(data) is np.ndarray and type(hdu) in {fits.PrimaryHDU, fits.ImageHDU} and not state.get("_scale_back"):
-        state["data"] = data.view()
-        state["data"].flags.writeable = False
-        state[_WRITE_DATA] = functools.partial(_write_image, data)
     elif isinstance(data, np.ndarray):
-        state["data"] = data.copy()
-    floats = isinstance(data, np.ndarray) and data.dtype.kind == "f"
-    if floats and hdu.header.get("BITPIX", 0) > 0 and not state.get("_scale_back"):
-        hdu.header.remove("BLANK", ignore_missing=True)  # it made floats of integers, which astropy forgets
-        hdu.data = state["data"].view()
+        scale_back, state["data"] = state.get("_scale_back"), data.view()
+        if type(data) is np.ndarray and type(hdu) in {fits.PrimaryHDU, fits.ImageHDU} and not scale_back:
+            state["data"].flags.writeable = False
+            state[_WRITE_DATA] = functools.partial(_write_image, data)
+        else:
+            state["data"] = data.copy()
+        if data.dtype.kind == "f" and hdu.header.get("BITPIX", 0) > 0 and not scale_back:
+            hdu.header.remove("BLANK", ignore_missing=True)  # it made floats of integers, which astropy forgets
+            hdu.data = state["data"].view()
 
 
 def _write_image(data: np.ndarray[Any, Any], file: Any) -> int:
@@ -254,8 +244,7 @@ def _own_rows(data: Any) -> Any:
             arrays = converted[column.name].view(np.ndarray)
             arrays[:] = [*(array.copy() for array in arrays), None][:-1]
     rows = np.ndarray.view(data, np.ndarray)
-    # Without the names of its fields numpy copies without the lock.
-    copied = (rows.view(f"V{rows.itemsize}") if rows.itemsize else rows).copy()
+    copied = (rows.view(f"V{rows.itemsize}") if rows.itemsize else rows).copy()  # fields need the interpreter lock
     own = np.ndarray.__new__(type(data), rows.shape, rows.dtype, copied)
     vars(own).update(ours)
     return own

@@ -22,6 +22,8 @@ def _nothing_blocks() -> Iterator[None]:
             # Synchronous by contract: the mock behind `domock`, and boto3's resource.
             function.can_block_in("lsst_lfa/mock.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"})
             function.can_block_in("lsst_lfa/resource.py", {"service_resource"})
+            # What astropy must not do in a thread.
+            function.can_block_in("lsst_lfa/_fits.py", {"_written", "_write"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/transport.py", {"_prepare"})
             # Coverage's own, when a thread begins.
