@@ -8,6 +8,7 @@ in the files it reads, so a snapshot has headers, rows and files of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import copy
 import functools
@@ -163,17 +164,14 @@ def _write(snapshot: _Snapshot) -> memoryview | None:
         return None
     hdulist = fits.HDUList(hdus)
     vars(hdulist).update(snapshot.state)
-    files = {key: _fits_reading.open_again(*source) for key, source in snapshot.files.items()}
-    try:
+    with contextlib.ExitStack() as stack:
+        files = {key: _fits_reading.open_again(stack, *source) for key, source in snapshot.files.items()}
         tables = [vars(hdu)["_bintable"] for hdu in hdus if vars(hdu).get("_bintable")]
         for owner in (hdulist, *hdus, *tables):
             vars(owner)["_file"] = files.get(id(owner._file), owner._file)  # noqa: SLF001
         for hdu in hdulist:  # reads the rest of the file
             _make_ready(hdu)
         return _written(hdulist)
-    finally:
-        for file in files.values():
-            file.close()
 
 
 def _written(hdulist: HDUList) -> memoryview:
@@ -229,20 +227,25 @@ def _write_image(data: np.ndarray[Any, Any], file: Any) -> int:
 
 
 def _own_rows(data: Any) -> Any:
-    """Copy a table's rows, and its arrays of variable length: astropy changes both to write them."""
+    """Copy a table's rows, columns and arrays of variable length: astropy changes them to write them."""
     import numpy as np
 
+    columns = [copy.copy(column) for column in data.columns]
+    for column in columns:
+        del column.array  # which is the owner's
     converted = dict(data._converted)  # noqa: SLF001
-    ours = {**vars(data), "_converted": converted, "_col_weakrefs": weakref.WeakSet()}
+    ours = {"_coldefs": type(data.columns)(columns), "_converted": converted, "_col_weakrefs": weakref.WeakSet()}
+    ours = vars(data) | ours
     view = np.ndarray.view(data, type(data))
     vars(view).update(ours)
-    for column in data.columns:
+    for column in columns:
         if column.ascii:
             view.field(column.name)  # astropy cannot write numbers that it has not read
         elif column.format.format in {"P", "Q"}:
             converted[column.name] = view.field(column.name).copy()
             arrays = converted[column.name].view(np.ndarray)
-            arrays[:] = [*(array.copy() for array in arrays), None][:-1]
+            for index, array in enumerate(arrays):
+                arrays[index] = array.copy()
     rows = np.ndarray.view(data, np.ndarray)
     copied = (rows.view(f"V{rows.itemsize}") if rows.itemsize else rows).copy()  # fields need the interpreter lock
     own = np.ndarray.__new__(type(data), rows.shape, rows.dtype, copied)

@@ -16,6 +16,7 @@ from astropy.io import fits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import ExitStack
 
 _BLOCK: Final = 1 << 22  # bytes that are compared at once, and that a read copies at most
 _SETTINGS: Final = (
@@ -50,10 +51,10 @@ def _open(data: bytes) -> fits.HDUList:
     return fits.open(_Reader(data), memmap=False, lazy_load_hdus=False)
 
 
-def open_again(kind: Any, source: bytes | int) -> Any:
+def open_again(stack: ExitStack, kind: Any, source: bytes | int) -> Any:
     """Open bytes, or the file of a descriptor, as a file of astropy's kind, with a position of its own."""
-    raw = _Reader(source) if isinstance(source, bytes) else Path(f"/proc/self/fd/{source}").open("rb")  # noqa: SIM115  (astropy's does)
-    return kind(raw, mode="readonly", memmap=False)
+    raw = _Reader(source) if isinstance(source, bytes) else Path(f"/proc/self/fd/{source}").open("rb")  # noqa: SIM115
+    return kind(stack.enter_context(raw), mode="readonly", memmap=False)
 
 
 def read(data: bytes) -> fits.HDUList:

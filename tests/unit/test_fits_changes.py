@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.units import Quantity
+from astropy.utils.exceptions import AstropyUserWarning
 
 from lsst_lfa import _fits
 from lsst_lfa._fits import dump, load
@@ -52,7 +53,7 @@ def table() -> fits.BinTableHDU:
 
 def lossy() -> fits.CompImageHDU:
     noise = np.random.default_rng(1).normal(1000, 100, (60, 100)).astype("f4")
-    noise[3:5] = np.nan
+    noise[:, 5] = np.nan
     return fits.CompImageHDU(noise, name="LOSSY", quantize_method=1, dither_seed=7)
 
 
@@ -188,7 +189,7 @@ def remove(hdulist: fits.HDUList) -> None:
 
 
 def swap(hdulist: fits.HDUList) -> None:
-    hdulist[1:3] = [hdulist[2], hdulist[1]]
+    hdulist[1], hdulist[2] = hdulist[2], hdulist[1]
 
 
 def append(hdulist: fits.HDUList) -> None:
@@ -231,7 +232,9 @@ async def test_pixels_that_blank_made_nan_are_nan_again(tmp_path: Path, *, heade
     source = as_bytes(fits.HDUList([blank, fits.ImageHDU(PIXELS.astype("f4"))]))
     path = tmp_path / "a.fits"
     path.write_bytes(source)
-    loaded, opened = await load(io.BytesIO(source)), read_all(fits.open(path, memmap=False))
+    loaded = await load(io.BytesIO(source))
+    with fits.open(path, memmap=False) as opened:
+        read_all(opened)
     assert bytes(await dump(loaded)) == source
     for hdulist in (loaded, opened):
         hdulist[0].data[0] = 7
@@ -276,9 +279,10 @@ async def test_data_of_other_types_are_dumped_as_astropy_writes_them(kind: Any, 
 async def test_scales_are_put_back_as_astropy_does(tmp_path: Path, *, read: bool, unsigned: bool) -> None:
     path = tmp_path / "a.fits"
     fits.HDUList([fits.PrimaryHDU(PIXELS.astype("u2")) if unsigned else scaled()]).writeto(path)
-    ours, theirs = (fits.open(path, scale_back=True, memmap=False) for _ in range(2))
+    ours, theirs = (fits.open(io.BytesIO(path.read_bytes()), scale_back=True) for _ in range(2))
     if read:
-        read_all(ours), read_all(theirs)
+        read_all(ours)
+        read_all(theirs)
     mine = list(values(ours)) if read else []
     results = await asyncio.gather(*(dump(ours) for _ in range(3)))
     assert {bytes(result) for result in results} == {by_path(theirs, tmp_path)}
@@ -326,7 +330,6 @@ async def test_without_a_private_name_astropy_writes_the_list_itself(
 
 async def test_without_the_name_of_its_writing_method_astropy_copies_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_fits, "_WRITE_DATA", "_gone")
-    monkeypatch.setattr(_fits, "_write_image", None)
     pixels = PIXELS.astype("f4")
     assert bytes(await dump(fits.HDUList([fits.PrimaryHDU(pixels)]))) == as_bytes(
         fits.HDUList([fits.PrimaryHDU(pixels)])
@@ -375,18 +378,22 @@ async def test_a_default_executor_that_is_full_holds_nobody_up() -> None:
 async def test_a_cancelled_dump_leaves_no_descriptor_open(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
     several().writeto(path)
+
+    def descriptors() -> int:
+        return sum(str(each.resolve()) == str(path) for each in Path("/proc/self/fd").iterdir())
+
     with fits.open(path) as hdulist:
-        await dump(hdulist)
-        before = sorted(os.listdir("/proc/self/fd"))
+        assert descriptors() == 1
         for _ in range(20):
             task = asyncio.create_task(dump(hdulist))
             await asyncio.sleep(0)
+            assert descriptors() > 1
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         await dump(hdulist)
-        del task
-        while sorted(os.listdir("/proc/self/fd")) != before:  # threads end in their own time
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):  # threads end in their own time
+            while descriptors() > 1:
+                await asyncio.sleep(0.01)
 
 
 async def test_a_loaded_list_can_be_read_in_sections_without_its_source() -> None:
@@ -396,10 +403,10 @@ async def test_a_loaded_list_can_be_read_in_sections_without_its_source() -> Non
     assert (hdulist["FLOATS"].section[2:4] == PIXELS[2:4]).all()
     assert hdulist["TABLE"].data.field("lists")[1].tolist() == [2.0, 3.0]
     if not OLD:
-        assert np.isnan(hdulist["LOSSY"].section[3:5]).all()
+        assert np.isnan(hdulist["LOSSY"].section[3:5, 5]).all()
 
 
 async def test_a_truncated_file_is_refused() -> None:
     source = as_bytes(several())
-    with pytest.raises(OSError, match="truncated"), pytest.warns(Warning):
+    with pytest.raises(OSError, match="truncated"), pytest.warns(AstropyUserWarning, match="truncated"):
         await load(io.BytesIO(source[: len(source) - 5760]))
