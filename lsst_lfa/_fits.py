@@ -17,9 +17,9 @@ import io
 import os
 import sys
 import tempfile
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet, finalize
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,15 +139,14 @@ class _Snapshot:
             self.files[id(file)] = (type(file), raw.getvalue())
         elif not file.file_like and id(file) not in self.files:
             number = os.dup(raw.fileno())
-            weakref.finalize(self, os.close, number)  # not before the thread is done with it
+            finalize(self, os.close, number)  # not before the thread is done with it
             self.files[id(file)] = (type(file), number)
         return id(file) in self.files
 
 
 def _has_needed(owner: Any) -> bool:
-    kinds = type(owner).__mro__
-    names = [name for kind in kinds for name in _NEEDED.get(kind.__name__, ())]
-    return all(any(name in vars(each) for each in (owner, *kinds)) for name in names)
+    names = [name for kind in type(owner).__mro__ for name in _NEEDED.get(kind.__name__, ())]
+    return all(any(name in vars(each) for each in (owner, *type(owner).__mro__)) for name in names)
 
 
 def _write(snapshot: _Snapshot) -> memoryview | None:
@@ -166,8 +165,7 @@ def _write(snapshot: _Snapshot) -> memoryview | None:
     vars(hdulist).update(snapshot.state)
     with contextlib.ExitStack() as stack:
         files = {key: _fits_reading.open_again(stack, *source) for key, source in snapshot.files.items()}
-        tables = [vars(hdu)["_bintable"] for hdu in hdus if vars(hdu).get("_bintable")]
-        for owner in (hdulist, *hdus, *tables):
+        for owner in (hdulist, *hdus, *[vars(hdu)["_bintable"] for hdu in hdus if vars(hdu).get("_bintable")]):
             vars(owner)["_file"] = files.get(id(owner._file), owner._file)  # noqa: SLF001
         for hdu in hdulist:  # reads the rest of the file
             _make_ready(hdu)
@@ -233,17 +231,16 @@ def _own_rows(data: Any) -> Any:
     columns = [copy.copy(column) for column in data.columns]
     for column in columns:
         del column.array  # which is the owner's
-    converted = dict(data._converted)  # noqa: SLF001
-    ours = {"_coldefs": type(data.columns)(columns), "_converted": converted, "_col_weakrefs": weakref.WeakSet()}
-    ours = vars(data) | ours
+    fields = dict(data._converted)  # noqa: SLF001
+    ours = vars(data) | {"_coldefs": type(data.columns)(columns), "_converted": fields, "_col_weakrefs": WeakSet()}
     view = np.ndarray.view(data, type(data))
     vars(view).update(ours)
     for column in columns:
         if column.ascii:
             view.field(column.name)  # astropy cannot write numbers that it has not read
         elif column.format.format in {"P", "Q"}:
-            converted[column.name] = view.field(column.name).copy()
-            arrays = converted[column.name].view(np.ndarray)
+            fields[column.name] = view.field(column.name).copy()
+            arrays = fields[column.name].view(np.ndarray)
             for index, array in enumerate(arrays):
                 arrays[index] = array.copy()
     rows = np.ndarray.view(data, np.ndarray)

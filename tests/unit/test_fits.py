@@ -417,15 +417,15 @@ async def test_strings_do_not_hold_the_loop() -> None:
     column = fits.Column("text", "200A", array=np.full(250_000, "a" * 20))
     hdulist = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns([column])])
     data = io.BytesIO(write(hdulist))
-    assert await longest_stall(lambda: dump(hdulist)) < 0.045
-    assert await longest_stall(lambda: load(data)) < 0.045
+    assert await longest_stall(lambda: dump(hdulist)) < 0.15
+    assert await longest_stall(lambda: load(data)) < 0.15
 
 
 async def test_a_compressed_image_does_not_hold_the_loop() -> None:
     hdulist = large(np.tile(noise("i2"), (2, 2)))
     data = io.BytesIO(write(hdulist))
-    assert await longest_stall(lambda: dump(hdulist)) < 0.055
-    assert await longest_stall(lambda: load(data)) < 0.055
+    assert await longest_stall(lambda: dump(hdulist)) < 0.15
+    assert await longest_stall(lambda: load(data)) < 0.15
 
 
 def test_astropy_is_imported_late_and_off_the_loop() -> None:

@@ -317,15 +317,18 @@ async def test_hcompress_is_never_in_two_threads_at_once() -> None:
 async def test_without_a_private_name_astropy_writes_the_list_itself(
     owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[str] = []
+    threads: list[str] = []
+
+    def written(hdulist: fits.HDUList) -> memoryview:
+        threads.append(threading.current_thread().name)
+        return writes(hdulist)
+
+    writes = _fits._written
+    monkeypatch.setattr(_fits, "_written", written)
     monkeypatch.setitem(_fits._NEEDED, owner, (*_fits._NEEDED[owner], "_gone"))
-    written = _fits._written
-    monkeypatch.setattr(
-        _fits, "_written", lambda each: (calls.append(threading.current_thread().name), written(each))[1]
-    )
     hdulist = fits.HDUList([*several(), lossy()])
     assert bytes(await dump(hdulist)) == by_path(fits.HDUList([*several(), lossy()]), tmp_path)
-    assert calls == [threading.main_thread().name]
+    assert threads == [threading.main_thread().name]
 
 
 async def test_without_the_name_of_its_writing_method_astropy_copies_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,6 +393,7 @@ async def test_a_cancelled_dump_leaves_no_descriptor_open(tmp_path: Path) -> Non
             assert descriptors() > 1
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        del task  # its traceback knows what it was doing
         await dump(hdulist)
         async with asyncio.timeout(10):  # threads end in their own time
             while descriptors() > 1:
