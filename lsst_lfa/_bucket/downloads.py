@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lsst_lfa import fits, naming
+from lsst_lfa import _fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.download import download, stream, verify
 from lsst_lfa._transfer.files import make_folder, safe_join
@@ -228,7 +228,7 @@ class DownloadVerbs(BucketBase):
             As `download`.
         """
         if hdus is None:
-            return await fits.load(await self.download(key, callback))
+            return await _fits.load(await self.download(key, callback))
         naming.check_key(key)
         progress = Progress(callback)
         async with open_reader(self._borrow_for_reading("download", key), key, progress.advance) as reader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa import fits, naming
+from lsst_lfa import _fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.copy import copy
 from lsst_lfa._transfer.folders import check_max_files, folder_prefix, upload_folder
@@ -137,7 +137,7 @@ class UploadVerbs(BucketBase):
         if content_type is None and "ContentType" not in (extra_args or {}):
             content_type = "application/fits"
         return await self.upload(
-            await fits.dump(hdulist),
+            await _fits.dump(hdulist),
             key,
             callback,
             content_type=content_type,

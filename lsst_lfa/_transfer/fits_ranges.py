@@ -17,7 +17,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lsst_lfa import fits as fits_room
+from lsst_lfa import _fits
 
 from .concurrency import in_thread
 
@@ -108,7 +108,7 @@ async def read_hdus(reader: _Reader, wanted: Sequence[Wanted]) -> HDUList:
             msg = f"{reader.key} is truncated: its HDU {index} ends at byte {hdu.data_end} of {reader.size}"
             raise OSError(msg)
         spans.append((hdu.start, min(hdu.stop, reader.size)))
-    hdulist = await fits_room.load(await reader.read_ranges(spans, prefix))
+    hdulist = await _fits.load(await reader.read_ranges(spans, prefix))
     return await in_thread(_arrange, hdulist, order, 1 if prefix else 0)
 
 

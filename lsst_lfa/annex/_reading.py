@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from lsst_lfa import fits
 from lsst_lfa._transfer.concurrency import in_thread, task_group
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa.errors import SourceChangedError
@@ -116,7 +115,7 @@ async def open_reading(source: Uploadable | Any, *, spooled: bool) -> Reading:
         If it is none of these.
     """
     if type(source).__name__ == "HDUList" and type(source).__module__.startswith("astropy."):
-        return _MemoryReading(await fits.dump(source))
+        return _MemoryReading(await _fits.dump(source))
     if isinstance(source, os.PathLike):
         return _PathReading(Path(source))
     if type(source) is io.BytesIO:

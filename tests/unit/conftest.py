@@ -24,6 +24,8 @@ def _nothing_blocks() -> Iterator[None]:
                 "lsst_lfa/_mock/server.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"}
             )
             function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"_make"})
+            # What astropy must not do in a thread.
+            function.can_block_in("lsst_lfa/_fits.py", {"_written", "_write"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})
             # Coverage's own, when a thread begins.
