@@ -96,7 +96,7 @@ class Spool:
         if max_bytes is not None and max_bytes < 0:
             msg = f"max_bytes is {max_bytes!r}; it must be None, or 0 or more"
             raise ValueError(msg)
-        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - does no I/O, as Path.resolve would
+        self.folder = Path(folder).absolute()
         self.max_bytes = max_bytes
         self._used = 0
         self._scans: dict[str, Scan] = {}

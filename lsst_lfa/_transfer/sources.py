@@ -306,7 +306,8 @@ class _PathSource(_FileSource):
         try:
             self._file = await in_thread(self._open, executor=self._thread)
             self._fills = True
-            return await super().__aenter__()
+            await self._measure()
+            return self
         except BaseException:
             await self._finish()
             raise
