@@ -306,8 +306,7 @@ class _PathSource(_FileSource):
         try:
             self._file = await in_thread(self._open, executor=self._thread)
             self._fills = True
-            await self._measure()
-            return self
+            return await super().__aenter__()
         except BaseException:
             await self._finish()
             raise

@@ -6,8 +6,10 @@ import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from lsst_lfa import LargeFileAnnex
+from lsst_lfa.annex import _decisions, _drain
 
 from .scene import BUCKET, CONFIG, scene
 
@@ -57,7 +59,7 @@ class Play:
         self.options: dict[str, Any] = {
             "event": self.topic,
             "spool": self.folder,
-            "upload_timeout": 0.6,
+            "upload_timeout": 0.3,
             "on_stored": self.stored.append,
             **options,
         }
@@ -91,6 +93,13 @@ class Play:
 async def play(folder: Path, config: TransferConfig = QUICK, **options: Any) -> AsyncIterator[Play]:
     """Open the scene, after which nothing may be left; close the annex at its end."""
     (folder / "scene").mkdir()
+    with patch.object(_decisions, "_FIRST_PAUSE", 0.05), patch.object(_drain, "_LOCKED", 0.1):
+        async with _play(folder, config, options) as player:
+            yield player
+
+
+@asynccontextmanager
+async def _play(folder: Path, config: TransferConfig, options: dict[str, Any]) -> AsyncIterator[Play]:
     async with scene(folder / "scene", config=config) as it:
         player = Play(it, folder, **options)
         try:

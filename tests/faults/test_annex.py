@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .server import FaultyS3Server
 
 DOWN = Fault("*", Status(503, "SlowDown"))
+SPOOLED: dict[str, Any] = {}
+UNSPOOLED: dict[str, Any] = {"spool": None}
 HANGS = Fault("*", Silence())
 DATE = "2026-02-01T03:04:05"
 KEY = "GC:1/image/2026/01/31/GC:1_image_2026-02-01T03:04:05.000.fits"
@@ -94,7 +96,7 @@ def sources(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "BytesIO", "path", "file", "iterator"])
 async def test_sources(tmp_path: Path, kind: str, spooled: bool) -> None:
     given = sources(tmp_path)
-    async with play(tmp_path, **({} if spooled else {"spool": None})) as it:
+    async with play(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as it:
         file = await it.annex.publish(given[kind], generator="image", key="k")
         assert file.stored
         assert (file.byte_size, file.check_sum) == (len(LARGE), hashlib.md5(LARGE).hexdigest())
@@ -155,7 +157,7 @@ async def test_hdu_lists(tmp_path: Path) -> None:
 async def test_a_path_that_changes_meanwhile(tmp_path: Path) -> None:
     path = large_file_on_disk(tmp_path)
     async with play(tmp_path, spool=None) as it:
-        it.server.script(Fault("HeadObject", Hook(before=lambda _: path.write_bytes(b"other"))))
+        it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: path.write_bytes(b"other"))))
         with pytest.raises(errors.SourceChangedError, match="was changed"):
             await it.annex.publish(path, generator="image", key="k")
         assert it.topic.written == []
@@ -167,7 +169,7 @@ async def test_what_a_source_raises_comes_through(tmp_path: Path, spooled: bool)
         yield b"data"
         raise OSError(errno.EIO, "the camera's own")
 
-    async with play(tmp_path, **({} if spooled else {"spool": None})) as it:
+    async with play(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as it:
         with pytest.raises(OSError, match="the camera's own"):
             await it.annex.publish(failing(), generator="image")
         with pytest.raises(FileNotFoundError):
@@ -657,7 +659,7 @@ async def test_a_success_wakes_the_background_at_once(tmp_path: Path) -> None:
             while queue._failures == 0:
                 await asyncio.sleep(0.01)
         queue._failures = 100  # S3 has been away for hours
-        queue.failed(asyncio.get_running_loop().time())
+        queue._paused_until = asyncio.get_running_loop().time() + 60
         it.server.script()
         assert not await it.annex.wait_stored(0.3)
         await it.annex.publish(b"2", generator="image", key="2")
@@ -907,5 +909,3 @@ async def test_an_impatient_session(tmp_path: Path) -> None:
         assert time.monotonic() - began < 2
         assert isinstance(file.error, errors.UnreachableError)
         assert topic.written == [file.event_fields()]
-
-

@@ -101,4 +101,3 @@ def test_now_in_tai() -> None:
     ours = tai_now()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}", ours)
     assert abs((Time(ours, scale="tai") - Time.now()).sec) < 2
-

@@ -49,9 +49,7 @@ def test_the_endpoint_comes_from_the_argument_then_the_variable_then_the_map(mon
 
 
 def test_an_unknown_site_lists_the_known_ones_and_says_how_to_add_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(
-        ConfigurationError, match=r"'moon' is unknown.*base, summit, test, tucson, usdf.*LFA_SITES"
-    ):
+    with pytest.raises(ConfigurationError, match=r"'moon' is unknown.*base, summit, test, tucson, usdf.*LFA_SITES"):
         sites.current("moon")
     with pytest.raises(ConfigurationError, match="set LSST_SITE"):
         sites.current()

@@ -13,7 +13,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,9 +22,6 @@ from lsst_lfa._spool import entry as entries
 from lsst_lfa._spool.record import change_line, parse_sidecar
 from lsst_lfa._spool.scan import file_system
 from lsst_lfa._transfer import files
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 RECORD = Record(bucket="bucket", key="GC:1/image/2026/01/31/a ü.fits", component="GC:1", sequence=5)
 COUNT = 10_000 if "LSST_LFA_SOAK" in os.environ else 2_000
@@ -128,7 +124,7 @@ async def test_order_of_durability(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         steps.append(f"sync {name_of(fd)}")
         real_fsync(fd)
 
-    def link(source: str, target: Path | str, **options: int) -> None:
+    def link(source: str, target: Path | str, **options: Any) -> None:
         steps.append(f"link {Path(target).name}")
         real_link(source, target, **options)
 
@@ -224,7 +220,7 @@ async def test_a_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def refuse(*args: object, **kwargs: object) -> int:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(entries.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(NotKeptError, match="Read-only file system"):
         await Spool(tmp_path).reserve(RECORD)
 
@@ -425,7 +421,7 @@ def test_thousands_of_files_are_found_at_once(tmp_path: Path) -> None:
 async def test_a_folder_that_dies_with_its_container(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, warned: bool
 ) -> None:
-    monkeypatch.setattr("lsst_lfa._spool.spool.file_system", lambda path: kind)
+    monkeypatch.setattr("lsst_lfa._spool.spool.file_system", lambda _: kind)
     with caplog.at_level(logging.WARNING):
         await Spool(tmp_path / "spool").open("bucket")
     assert ("dies with the container" in caplog.text) == warned
