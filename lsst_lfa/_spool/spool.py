@@ -75,7 +75,7 @@ class Spool:
     Attributes
     ----------
     folder : `pathlib.Path`
-        As given, made absolute.
+        As given; absolute once it was opened.
     max_bytes : `int` or `None`
         As given.
 
@@ -96,7 +96,7 @@ class Spool:
         if max_bytes is not None and max_bytes < 0:
             msg = f"max_bytes is {max_bytes!r}; it must be None, or 0 or more"
             raise ValueError(msg)
-        self.folder = Path(os.path.abspath(folder))  # noqa: PTH100 - does no I/O, as Path.resolve would
+        self.folder = Path(folder)
         self.max_bytes = max_bytes
         self._used = 0
         self._scans: dict[str, Scan] = {}
@@ -191,6 +191,7 @@ class Spool:
     def _open(self, bucket: str) -> None:
         self._used = 0
         self._scans.pop(bucket, None)
+        self.folder = self.folder.absolute()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -248,6 +248,7 @@ class Drain:
             ticket.file = self._file(entry)
             if self.publications == 0:
                 await self._announcer.flush()
+                self._event_news.set()  # others may have been sent with it
         if not ticket.over:
             raise _LaterError
         await entry.note(announced=True, sync=True)

@@ -239,7 +239,8 @@ class _StreamReading:
         self._size = 0
         self._kept = 0  # bytes that the sink has
         self._unkept: list[memoryview] = []  # read, and not in the sink
-        self._open = self._finished = False
+        self._direct = False  # the upload reads the rest
+        self._finished = False
         self._changed = asyncio.Event()
 
     @property
@@ -252,10 +253,12 @@ class _StreamReading:
         async with self._source:
             if sink is not None:
                 await sink.create()
-            self._open = True
+            while self.repeatable and not self._finished:
+                await self._advance()
+            self._direct = True
             self._notify()
             while not self._finished:
-                await (self._advance() if self.repeatable else self._changed.wait())
+                await self._changed.wait()
         return Digest(self._size, self._md5.hexdigest())
 
     def _notify(self) -> None:
@@ -289,10 +292,10 @@ class _StreamReading:
                     yield view
             elif self._finished:
                 return
-            elif self.repeatable or not self._open:
-                await self._changed.wait()
-            else:
+            elif self._direct:
                 await self._advance()
+            else:
+                await self._changed.wait()
 
     def read(self, position: int, count: int) -> bytes:
         assert self._sink is not None  # noqa: S101 - for the type checker

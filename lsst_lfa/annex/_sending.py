@@ -55,6 +55,7 @@ class Sending:
         self._first = self.key = key
         self._if_exists = if_exists
         self._mime_type = mime_type
+        self._may_look = True
 
     async def send(self, reading: Reading, digest: Callable[[], Awaitable[Digest]]) -> None:
         """Send it, unless the same bytes are there.
@@ -73,7 +74,8 @@ class Sending:
         LfaError
             If the service failed.
         """
-        for number in range(_MAX_REVISIONS):
+        number = 0
+        while number < _MAX_REVISIONS:
             self.key = revised_key(self._first, number)
             info = None if self._if_exists == "overwrite" else await self._head()
             same = info is not None and reading.repeatable and await self._same(info, reading, await digest())
@@ -82,8 +84,9 @@ class Sending:
                 return
             if found is Found.REFUSE:
                 break
-            if found is Found.SEND:
-                await self._put(reading)
+            if found is Found.NEXT_KEY:
+                number += 1
+            elif await self._put(reading):
                 return
         msg = f"s3://{self._bucket.name}/{self._first} exists, and has other bytes: nothing was overwritten"
         raise KeyTakenError(msg)
@@ -95,6 +98,7 @@ class Sending:
             return None
         except AccessDeniedError:
             # S3 tells who may not list a bucket this of a missing key too.
+            self._may_look = False
             return None
 
     async def _same(self, info: ObjectInfo, reading: Reading, digest: Digest) -> bool:
@@ -110,8 +114,16 @@ class Sending:
             return False
         return True
 
-    async def _put(self, reading: Reading) -> None:
-        options: dict[str, Any] = {}
-        if self._mime_type and "content_type" in inspect.signature(self._bucket.upload).parameters:
-            options["content_type"] = self._mime_type
-        await self._bucket.upload(reading.body(), self.key, **options)
+    async def _put(self, reading: Reading) -> bool:
+        """Send it; return whether that was done, and no object came in between."""
+        upload = self._bucket.upload
+        known = inspect.signature(upload).parameters
+        options: dict[str, Any] = {
+            "content_type": self._mime_type or None,
+            "if_none_match": self._if_exists != "overwrite" and self._may_look,
+        }
+        try:
+            await upload(reading.body(), self.key, **{name: value for name, value in options.items() if name in known})
+        except FileExistsError:
+            return False
+        return True

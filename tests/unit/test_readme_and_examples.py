@@ -91,6 +91,13 @@ def test_csc_loop() -> None:
     assert re.search(r"largest jitter: [\d.]+ ms idle, [\d.]+ ms during 5 uploads", done.stdout)
 
 
+def test_csc_exposures() -> None:
+    done = run_example("examples/csc_exposures.py")
+    assert done.returncode == 0, done.stderr
+    assert "10 of 10 exposures stored and announced" in done.stdout
+    assert re.search(r"largest jitter: [\d.]+ ms", done.stdout)
+
+
 def test_script() -> None:
     done = run_example("examples/script.py")
     assert done.returncode == 0, done.stderr
