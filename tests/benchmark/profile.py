@@ -11,16 +11,19 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any
 
-from .child import SMALL_CASES, warm_up
+from .child import warm_up
+from .instruments import IterationTimer
 from .options import parse_size, parser, say
 from .peers import PEERS, open_peer
 from .serving import serve
+from .small import SMALL_CASES
 from .target import LARGE, SMALL, SMALL_SIZE, Target, payload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _LINES = 30
+_WARM_UP = 20_000_000
 
 
 def _used(who: int) -> tuple[float, float]:
@@ -50,12 +53,12 @@ async def profile(peer_name: str, case: str, size: int, target: Target) -> tuple
 
         async def transfer() -> Any:
             if case in SMALL_CASES:
-                return await SMALL_CASES[case](peer, "profiled")
+                return await SMALL_CASES[case](peer, "profiled", IterationTimer())
             if case == "upload":
                 return await peer.upload(io.BytesIO(data), "profiled")
             return await peer.download("profiled")
 
-        await warm_up(peer)
+        await warm_up(peer, _WARM_UP)
         await peer.upload(io.BytesIO(data), "profiled")
         summary = await _account(transfer)
         # On the wall's clock, whose reading is cheap: the thread's own would triple what small functions seem to take.
@@ -74,7 +77,7 @@ def main() -> None:
     made.add_argument("--size", type=parse_size, default="256MiB", help="size of a large object")
     arguments = made.parse_args()
     size = SMALL_SIZE if arguments.case in SMALL else arguments.size
-    with serve(arguments.server, arguments.scheme) as service:
+    with serve(arguments.server, arguments.scheme, pin=arguments.pin) as service:
         environment = service.target.environment()
         os.environ.clear()
         os.environ.update(environment)
