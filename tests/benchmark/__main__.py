@@ -66,11 +66,13 @@ def _arguments() -> argparse.Namespace:
     add_lines(made)
     made.add_argument("--sizes", type=_sizes, default="256MiB,1GiB", help="sizes of large objects")
     made.add_argument("--runs", type=int, default=5, help="how often each is measured")
-    peers_help = f"whom to measure: {', '.join(PEERS)}, or groups of them: {', '.join(_PEER_GROUPS)}; modes follow a name: "
-    made.add_argument("--peers", type=_peers, default="ours,peers", help=f"{peers_help}ours-unsigned, ours-8, opendal-8")
-    cases_help = f"what to measure: {', '.join(_ALL_CASES)}, or groups of them: {', '.join(CASES)}"
+    peers_help = (
+        f"whom to measure: {', '.join([*PEERS, *_PEER_GROUPS])}; or in a mode: ours-unsigned, ours-8, opendal-8"
+    )
+    made.add_argument("--peers", type=_peers, default="ours,peers", help=peers_help)
+    cases_help = f"what to measure: {', '.join([*CASES, *_ALL_CASES])}"
     made.add_argument("--cases", type=_case_names, default="memory,files,small,many", help=cases_help)
-    made.add_argument("--warm-up", type=parse_size, default="20MB", help="transferred before a large object is measured")
+    made.add_argument("--warm-up", type=parse_size, default="20MB", help="bytes to transfer before a large object")
     made.add_argument("--output", type=Path, help="JSON file to write, after each run")
     made.add_argument("--picture", type=Path, help="picture to draw")
     arguments = made.parse_args()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from contextlib import asynccontextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from .target import Target
 

@@ -263,7 +263,7 @@ def parse_peer(name: str) -> tuple[Peer, dict[str, Any]]:
 
 def is_ours(name: str) -> bool:
     """Whether a row is one of this package's modes."""
-    return name.split("-")[0] == OURS
+    return name.split("-", maxsplit=1)[0] == OURS
 
 
 def fixed(name: str) -> bool:

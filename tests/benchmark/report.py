@@ -6,14 +6,13 @@ import json
 import math
 import statistics
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .line import LOOPBACK
 from .peers import BASELINE, FLOOR, OURS, fixed, is_ours
 from .scenarios import RATES, phases, settled
-from .target import CHANGES, FILES, LARGE, SMALL_SIZE
+from .target import CHANGES, DROPS, FILES, LARGE, MANY, SMALL, SMALL_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,20 +33,25 @@ METRICS = (
     Metric("mb_per_s", "MB/s", 0, more_is_better=True),
     Metric("cpu_s_per_gb", "client CPU, s/GB", 2),
     Metric("stall_max_ms", "longest stall, ms", 1),
-    Metric("stall_p99_ms", "p99 stall, ms", 1),
     Metric("objects_per_s", "objects/s", 0, more_is_better=True),
     Metric("object_cpu_ms", "CPU ms per object", 2),
     Metric("latency_ms", "latency, ms", 2),
     Metric("iteration_cpu_ms", "longest turn, CPU ms", 1),
-    Metric("peak_mib", "memory over the start, MiB", 0),
+    Metric("peak_mib", "memory, MiB", 0),
     *(Metric(f"rate_{rate}", f"MB/s at {rate} each", 0, more_is_better=True) for rate in RATES),
-    *(Metric(f"settled_{rate}", f"s until within 10 % of the best at {rate}", 1) for rate in RATES),
+    *(Metric(f"settled_{rate}", f"s until so at {rate}", 1) for rate in RATES),
     Metric("dropped", "connections dropped", 0),
     Metric("orphans", "uploads left behind", 0),
 )
-_RATE = METRICS[0]
-# Neither good nor bad: no ratio of these means anything.
-_COUNTS = {"dropped", "orphans"}
+# No ratio of these means anything.
+_NO_RATIO = [metric for metric in METRICS if metric.name.startswith(("dropped", "orphans", "settled"))]
+_TABLES = {
+    "Large objects; medians": (*LARGE, *FILES),
+    "Small objects; medians": (*SMALL, *MANY),
+    "A line that changes its rate: MB/s in the end, and seconds until within 10 % of the best of them": CHANGES,
+    "A line that drops a connection each second": DROPS,
+}
+_RATIOS = f"This package over {BASELINE} / over the best peer / over its own best fixed number of requests"
 
 
 class Summary(NamedTuple):
@@ -146,57 +150,57 @@ def load(path: Path) -> tuple[dict[str, Any], list[Results]]:
     return about, [Results(**{name: one[name] for name in names if name in one}) for one in saved]
 
 
-def report(results: Iterable[Results]) -> str:
-    """Return a table of what has the same numbers, over all lines, and the ratios below it."""
+def report(results: Sequence[Results]) -> str:
+    """Return a table of what has been measured alike, over all lines, and the ratios below it."""
     parts: list[str] = []
     for result in results:
         result.settle()
-    measured = sorted((result for result in results if result.runs or result.failures), key=_names)
-    for _, group in groupby(measured, key=_names):
-        alike = list(group)
-        metrics = alike[0].metrics()
-        titles = ["line", "what", "who", *(metric.title for metric in metrics)]
-        parts.append(table(titles, _blank_repeated(_rows(alike, metrics)), text_columns=3))
-        ratios = [metric for metric in metrics if metric.name not in _COUNTS and not metric.name.startswith("settled")]
-        rows = _blank_repeated(_ratio_rows(alike, ratios))
+    for title, cases in _TABLES.items():
+        alike = [result for result in results if result.case in cases and (result.runs or result.failures)]
+        metrics = [metric for metric in METRICS if any(metric in result.metrics() for result in alike)]
+        if alike:
+            titles = ["line", "what", "who", *(metric.title for metric in metrics)]
+            parts.append(title)
+            parts.append(table(titles, _blank_repeated(_rows(alike, metrics)), text_columns=3))
+        rows = _blank_repeated(_ratio_rows(alike, [metric for metric in metrics if metric not in _NO_RATIO]))
         if rows:
-            titles = ["line", "what", "this package over others", *(metric.title for metric in ratios)]
+            titles = ["line", "what", "who", *(metric.title for metric in metrics if metric not in _NO_RATIO)]
+            parts.append(_RATIOS)
             parts.append(table(titles, rows, text_columns=3))
     return "\n\n".join(parts)
-
-
-def _names(result: Results) -> list[int]:
-    return [METRICS.index(metric) for metric in result.metrics()]
 
 
 def _rows(results: Iterable[Results], metrics: Sequence[Metric]) -> Iterator[list[str]]:
     for result in results:
         for peer in {**result.runs, **result.failures}:
-            if peer not in result.runs:
-                cells = ["failed" for _ in metrics]
-            else:
-                summaries = [result.summary(peer, metric) for metric in metrics]
-                cells = [_number(each.median, metric.digits) for each, metric in zip(summaries, metrics, strict=True)]
-                cells[0] = summaries[0].format(metrics[0].digits)
+            cells = [_cell(result, peer, metric) for metric in metrics]
+            if peer in result.runs and metrics[0] in result.metrics():
+                cells[0] = result.summary(peer, metrics[0]).format(metrics[0].digits)
             yield [result.line, result.title, peer, *cells]
+
+
+def _cell(result: Results, peer: str, metric: Metric) -> str:
+    if peer not in result.runs:
+        return "failed"
+    if metric not in result.metrics():
+        return ""
+    return _number(result.summary(peer, metric).median, metric.digits)
 
 
 def _ratio_rows(results: Iterable[Results], metrics: Sequence[Metric]) -> Iterator[list[str]]:
     for result in results:
-        for peer in result.runs:
-            if is_ours(peer):
-                cells = [_ratios(result, metric, peer) for metric in metrics]
-                if any(cells):
-                    yield [result.line, result.title, peer, *cells]
+        for peer in filter(is_ours, result.runs):
+            cells = [_ratios(result, metric, peer) if metric in result.metrics() else "" for metric in metrics]
+            if any(cells):
+                yield [result.line, result.title, peer, *cells]
 
 
 def _ratios(result: Results, metric: Metric, ours: str) -> str:
     """Compare one of our modes with the baseline, with the best peer, and with the best fixed number of requests."""
-    others = [BASELINE, result.best(metric)]
-    if not fixed(ours):
-        others.append(result.best(metric, filter(fixed, result.runs)))
-    ratios = {other: result.ratio(metric, other, ours) for other in others}
-    return ", ".join(f"{ratio:.2f} {other}" for other, ratio in ratios.items() if not math.isnan(ratio))
+    bests = (result.best(metric), result.best(metric, filter(fixed, result.runs)))
+    ratios = [(result.ratio(metric, BASELINE, ours), "")]
+    ratios += [(result.ratio(metric, best, ours), f" {best}") for best in bests]
+    return " / ".join(f"{ratio:.2f}{name}" for ratio, name in ratios if not math.isnan(ratio))
 
 
 def _number(value: float, digits: int) -> str:
@@ -219,9 +223,11 @@ def table(header: Iterable[str], rows: Iterable[Iterable[str]], *, text_columns:
     lines = [list(header), *(list(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligns = ["<" if index < text_columns else ">" for index in range(len(widths))]
-    rules = ["-" * width if align == "<" else "-" * (width - 1) + ":" for width, align in zip(widths, aligns, strict=True)]
-    padded = [[f"{cell:{align}{width}}" for cell, align, width in zip(line, aligns, widths, strict=True)] for line in lines]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [padded[0], rules, *padded[1:]])
+    rules = [f"{'':-<{width - 1}}{'-' if align == '<' else ':'}" for width, align in zip(widths, aligns, strict=True)]
+    return "\n".join(
+        f"| {' | '.join(f'{cell:{align}{width}}' for cell, align, width in zip(line, aligns, widths, strict=True))} |"
+        for line in [lines[0], rules, *lines[1:]]
+    )
 
 
 def overview(results: Sequence[Results]) -> str:

@@ -59,7 +59,7 @@ class Service:
     def __init__(self, server: S3Server, target: Target, core: int | None = None) -> None:
         self.version = server.version
         self.target = target
-        self._core = core
+        self.core = core
         self._lines: dict[str, tuple[LineSpec, Target]] = {}
         self._client = server.client()
         self._client.create_bucket(Bucket=target.bucket)
@@ -138,14 +138,16 @@ class Service:
             If the peer fails.
         """
         key = f"stored-{size}" if case.startswith(("download", "gets")) else "sent"
-        job = Job(peer, case, size, key, self.reach(line), config or {}, core=self._core, **options)
+        job = Job(peer, case, size, key, self.reach(line), config or {}, core=self.core, **options)
         try:
             result = _run(job)
             if case.startswith("upload"):
                 self._check(key, size)
+            orphans = self._abort_orphans()
             if case in DROPS:
-                result["measures"]["orphans"] = self._abort_orphans()
+                result["measures"]["orphans"] = orphans
         finally:
+            self._abort_orphans()  # those of a peer that failed are not the next one's
             if case.startswith("upload"):
                 self._remove(key, size)
         return result
