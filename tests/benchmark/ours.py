@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-__all__ = ["ours"]
+__all__ = ["fix_lanes", "ours"]
 
 
-def _fix_lanes(count: int) -> None:
+def fix_lanes(count: int) -> None:
     """Keep so many requests under way from the start, whatever is measured; in this process, for good."""
     lanes = vars(import_module("lsst_lfa._transfer.lanes"))
     tuning = import_module("lsst_lfa._transfer.tuning").Tuning(count, count)
@@ -28,7 +28,7 @@ async def ours(target: Any, config: Mapping[str, Any]) -> AsyncIterator[Any]:
     lsst_lfa = import_module("lsst_lfa")
     limits = {}
     if "max_concurrency" in config:
-        _fix_lanes(config["max_concurrency"])
+        fix_lanes(config["max_concurrency"])
         limits["max_connections"] = config["max_concurrency"]  # which small objects are limited by
     async with (
         lsst_lfa.S3Session(config=lsst_lfa.TransferConfig(**config), **limits) as session,

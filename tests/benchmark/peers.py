@@ -248,6 +248,7 @@ def parse_peer(name: str) -> tuple[Peer, dict[str, Any]]:
         If there is no such peer, or it has no such mode.
     """
     base, *words = name.split("-")
+    refusal = ValueError(f"there is no peer {name!r}")
     settings: dict[str, Any] = {}
     for word in words:
         if word.isdecimal() and int(word):
@@ -255,9 +256,9 @@ def parse_peer(name: str) -> tuple[Peer, dict[str, Any]]:
         elif word == "unsigned":
             settings["integrity"] = word
         else:
-            raise ValueError(name)
+            raise refusal
     if base not in PEERS or not settings.keys() <= set(PEERS[base].modes):
-        raise ValueError(name)
+        raise refusal
     return PEERS[base], settings
 
 
