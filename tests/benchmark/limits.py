@@ -126,38 +126,43 @@ LIMITS = {"opening": _opening, "small": _small, "many": _many, "growth": _growth
 """Cases, by name: functions of a job and of the selector that times its loop."""
 
 
-def _linear(service: Service, _: int) -> Measures:
+def _linear(service: Service, _: int, line: str) -> Measures:
     """Tell the seconds for a gigabyte, of small and of large objects."""
     found = {}
     for size in _LINEAR:
         service.store(size)
         for case in LARGE:
-            found[f"{case}_{size // _MIB}_s_per_gb"] = 1e3 / service.measure(OURS, case, size)["measures"]["mb_per_s"]
+            rate = service.measure(OURS, case, size, line=line)["measures"]["mb_per_s"]
+            found[f"{case}_{size // _MIB}_s_per_gb"] = 1e3 / rate
     return found
 
 
 def main() -> None:
     # Not where a peer's own environment measures: that has no servers to choose from.
-    from .options import note, parse_size, parser, say
+    from .line import LOOPBACK
+    from .options import add_lines, note, parse_size, parser, say
     from .serving import serve
 
     made = parser(__doc__)
+    add_lines(made)
     made.add_argument("--cases", default=",".join([*LIMITS, "linear"]), help="what to measure, separated by commas")
     made.add_argument("--size", type=parse_size, default="10GiB", help="size of the file")
     made.add_argument("--runs", type=int, default=1, help="how often each is measured")
     arguments = made.parse_args()
-    with serve(arguments.server, arguments.scheme) as service:
-        for case in arguments.cases.split(","):
-            note(case)
-            measure = _linear if case == "linear" else partial(_in_child, case=case)
-            runs = [measure(service, arguments.size) for _ in range(arguments.runs)]
-            for name in runs[0]:
-                found = [run[name] for run in runs]
-                say(f"{case}: {name} {statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f})")
+    with serve(arguments.server, arguments.scheme, arguments.line, pin=arguments.pin) as service:
+        for line in [LOOPBACK] * (not arguments.no_loopback) + service.lines:
+            for case in arguments.cases.split(","):
+                note(f"{line}, {case}")
+                measure = _linear if case == "linear" else partial(_in_child, case=case)
+                runs = [measure(service, arguments.size, line) for _ in range(arguments.runs)]
+                for name in runs[0]:
+                    found = [run[name] for run in runs]
+                    median = f"{statistics.median(found):.3f} ({min(found):.3f} to {max(found):.3f})"
+                    say(f"{line}, {case}: {name} {median}")
 
 
-def _in_child(service: Service, size: int, *, case: str) -> Measures:
-    measures: Measures = service.measure(OURS, case, size)["measures"]
+def _in_child(service: Service, size: int, line: str, *, case: str) -> Measures:
+    measures: Measures = service.measure(OURS, case, size, line=line)["measures"]
     return measures
 
 

@@ -11,16 +11,20 @@ import resource
 import time
 from typing import TYPE_CHECKING, Any
 
-from .child import SMALL_CASES, warm_up
-from .options import parse_size, parser, say
-from .peers import PEERS, open_peer
+from .child import warm_up
+from .instruments import IterationTimer
+from .line import LOOPBACK
+from .options import add_lines, parse_size, parser, say
+from .peers import open_peer, parse_peer
 from .serving import serve
-from .target import LARGE, SMALL, SMALL_SIZE, Target, payload
+from .small import SMALL_CASES
+from .target import LARGE, SMALL_SIZE, Target, payload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _LINES = 30
+_WARM_UP = 20_000_000
 
 
 def _used(who: int) -> tuple[float, float]:
@@ -50,12 +54,12 @@ async def profile(peer_name: str, case: str, size: int, target: Target) -> tuple
 
         async def transfer() -> Any:
             if case in SMALL_CASES:
-                return await SMALL_CASES[case](peer, "profiled")
+                return await SMALL_CASES[case](peer, "profiled", IterationTimer())
             if case == "upload":
                 return await peer.upload(io.BytesIO(data), "profiled")
             return await peer.download("profiled")
 
-        await warm_up(peer)
+        await warm_up(peer, _WARM_UP)
         await peer.upload(io.BytesIO(data), "profiled")
         summary = await _account(transfer)
         # On the wall's clock, whose reading is cheap: the thread's own would triple what small functions seem to take.
@@ -67,18 +71,27 @@ async def profile(peer_name: str, case: str, size: int, target: Target) -> tuple
     return summary, pstats.Stats(profiler)
 
 
+def _peer(name: str) -> str:
+    if parse_peer(name)[0].own_environment is not None:
+        raise ValueError(name)
+    return name
+
+
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("peer", choices=[name for name, peer in PEERS.items() if peer.own_environment is None])
-    made.add_argument("case", choices=(*LARGE, *SMALL))
+    add_lines(made)
+    made.add_argument("peer", type=_peer, help="e.g. ours, ours-unsigned, ours-8, minio")
+    made.add_argument("case", choices=(*LARGE, *SMALL_CASES))
     made.add_argument("--size", type=parse_size, default="256MiB", help="size of a large object")
     arguments = made.parse_args()
-    size = SMALL_SIZE if arguments.case in SMALL else arguments.size
-    with serve(arguments.server, arguments.scheme) as service:
-        environment = service.target.environment()
+    size = SMALL_SIZE if arguments.case in SMALL_CASES else arguments.size
+    with serve(arguments.server, arguments.scheme, arguments.line, pin=arguments.pin) as service:
+        target = service.reach(service.lines[0] if service.lines else LOOPBACK)
         os.environ.clear()
-        os.environ.update(environment)
-        summary, stats = asyncio.run(profile(arguments.peer, arguments.case, size, service.target))
+        os.environ.update(target.environment())
+        if service.core is not None:
+            os.sched_setaffinity(0, {service.core})
+        summary, stats = asyncio.run(profile(arguments.peer, arguments.case, size, target))
     say(f"without the profiler: {summary}")
     for order in ("tottime", "cumtime"):
         stats.sort_stats(order).print_stats(_LINES)

@@ -6,11 +6,13 @@ import asyncio
 import http.client
 import io
 import queue
+import shutil
 import ssl
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from .target import Target
 
 __all__ = ["RawPeer", "raw"]
+
+_BLOCK = 256 * 1024
 
 
 class RawPeer:
@@ -30,11 +34,14 @@ class RawPeer:
         self._trust = ssl.create_default_context(cafile=target.ca_file) if target.secure else None
         self._idle: queue.LifoQueue[http.client.HTTPConnection] = queue.LifoQueue()
 
-    async def upload(self, file: io.BytesIO, key: str) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self._put, file, key)
+    async def upload(self, source: io.BytesIO | Path, key: str) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._put, source, key)
 
     async def download(self, key: str) -> io.BytesIO:
         return await asyncio.get_running_loop().run_in_executor(None, self._get, key)
+
+    async def download_file(self, key: str, path: Path) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self._get_file, key, path)
 
     def close(self) -> None:
         """Close the connections."""
@@ -51,19 +58,25 @@ class RawPeer:
             return http.client.HTTPSConnection(host, context=self._trust)
 
     def _request(
-        self, method: str, key: str, body: bytes | None = None
+        self, method: str, key: str, body: bytes | BinaryIO | None = None, size: int = 0
     ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         url = self._signer(f"{method.lower()}_object", Params={"Bucket": self._target.bucket, "Key": key})
         connection = self._connect()
-        connection.request(method, url.removeprefix(self._target.endpoint_url), body)
+        length = {"Content-Length": str(size)} if body else {}
+        connection.request(method, url.removeprefix(self._target.endpoint_url), body, length)
         response = connection.getresponse()
         if response.status != http.client.OK:
             message = f"{method} {key}: {response.status} {response.read()!r}"
             raise OSError(message)
         return connection, response
 
-    def _put(self, file: io.BytesIO, key: str) -> None:
-        connection, response = self._request("PUT", key, file.getvalue())
+    def _put(self, source: io.BytesIO | Path, key: str) -> None:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                connection, response = self._request("PUT", key, file, source.stat().st_size)
+        else:
+            data = source.getvalue()
+            connection, response = self._request("PUT", key, data, len(data))
         response.read()
         self._idle.put(connection)
 
@@ -78,6 +91,13 @@ class RawPeer:
         response.close()
         self._idle.put(connection)
         return file
+
+    def _get_file(self, key: str, path: Path) -> None:
+        connection, response = self._request("GET", key)
+        with path.open("wb") as file:
+            shutil.copyfileobj(response, file, _BLOCK)
+        response.close()
+        self._idle.put(connection)
 
 
 @asynccontextmanager

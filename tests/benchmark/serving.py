@@ -10,18 +10,23 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tests.servers import CephServer, CertificateAuthority, SeaweedServer
 
-from .peers import PEERS
-from .target import SMALL_SIZE, Job, Target, payload
+from .line import LOOPBACK, order, run_line
+from .peers import parse_peer
+from .target import DROPS, SMALL_SIZE, Job, Target, payload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.servers import S3Server
+
+    from .line import LineSpec
 
 __all__ = ["SERVERS", "FailedError", "Service", "serve"]
 
@@ -47,13 +52,37 @@ class Service:
         The server.
     target : `Target`
         A bucket on it.
+    core : `int`, optional
+        The core that measurements run on; any by default.
     """
 
-    def __init__(self, server: S3Server, target: Target) -> None:
+    def __init__(self, server: S3Server, target: Target, core: int | None = None) -> None:
         self.version = server.version
         self.target = target
+        self.core = core
+        self._lines: dict[str, tuple[LineSpec, Target]] = {}
         self._client = server.client()
         self._client.create_bucket(Bucket=target.bucket)
+
+    @property
+    def lines(self) -> list[str]:
+        """The titles of the lines to the server, without loopback."""
+        return list(self._lines)
+
+    def add_line(self, spec: LineSpec, port: int) -> None:
+        """Let measurements go over a line that runs on a port."""
+        endpoint = urlsplit(self.target.endpoint_url)
+        endpoint_url = endpoint._replace(netloc=f"{endpoint.hostname}:{port}").geturl()
+        self._lines[spec.title] = spec, replace(self.target, endpoint_url=endpoint_url, line=port)
+
+    def reach(self, line: str) -> Target:
+        """Return the bucket as it is seen over a line, which is as it was at first."""
+        if line == LOOPBACK:
+            return self.target
+        spec, target = self._lines[line]
+        assert target.line is not None
+        order(target.line, rate=spec.rate_mb * 1e6)
+        return target
 
     def close(self) -> None:
         """Close what `store` and `measure` use."""
@@ -79,34 +108,77 @@ class Service:
             time.sleep(1)
 
     def measure(
-        self, peer: str, case: str, size: int = SMALL_SIZE, config: Mapping[str, Any] | None = None
+        self,
+        peer: str,
+        case: str,
+        size: int = SMALL_SIZE,
+        config: Mapping[str, Any] | None = None,
+        *,
+        line: str = LOOPBACK,
+        **options: Any,
     ) -> dict[str, Any]:
         """Carry out one measurement in a process of its own; objects to download were stored before.
+
+        Parameters
+        ----------
+        peer, case : `str`
+            Whom to measure, doing what.
+        size : `int`, optional
+            Bytes of an object.
+        config : mapping, optional
+            Arguments of `TransferConfig`.
+        line : `str`, optional
+            Title of the line to measure over.
+        **options
+            More of the `Job`.
 
         Raises
         ------
         FailedError
             If the peer fails.
         """
-        key = f"stored-{size}" if case in {"download", "gets"} else "sent"
-        job = Job(peer, case, size, key, self.target, config or {})
+        key = f"stored-{size}" if case.startswith(("download", "gets")) else "sent"
+        job = Job(peer, case, size, key, self.reach(line), config or {}, core=self.core, **options)
+        try:
+            result = _run(job)
+            if case.startswith("upload"):
+                self._check(key, size)
+            orphans = self._abort_orphans()
+            if case in DROPS:
+                result["measures"]["orphans"] = orphans
+        finally:
+            self._abort_orphans()  # those of a peer that failed are not the next one's
+            if case.startswith("upload"):
+                self._remove(key, size)
+        return result
+
+    def _abort_orphans(self) -> int:
+        """Abort the multipart uploads that were left, and return how many there were."""
+        found = self._client.list_multipart_uploads(Bucket=self.target.bucket).get("Uploads", [])
+        for each in found:
+            self._client.abort_multipart_upload(Bucket=self.target.bucket, Key=each["Key"], UploadId=each["UploadId"])
+        return len(found)
+
+
+def _run(job: Job) -> dict[str, Any]:
+    try:
         done = subprocess.run(
-            [_python(peer), "-m", "tests.benchmark.child"],
+            [_python(job.peer), "-m", "tests.benchmark.child"],
             input=json.dumps(job.to_json()),
             capture_output=True,
             text=True,
             check=False,
             timeout=_TIME_LIMIT,
             cwd=_ROOT,
-            env=self.target.environment(),
+            env=job.target.environment(),
         )
-        if done.returncode:
-            raise FailedError(done.stderr.strip() or f"status {done.returncode}")
-        if case == "upload":
-            self._check(key, size)
-            self._remove(key, size)
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+    except subprocess.TimeoutExpired as error:
+        message = f"it took more than {error.timeout:g} s"
+        raise FailedError(message) from error
+    if done.returncode:
+        raise FailedError(done.stderr.strip() or f"status {done.returncode}")
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
 def _free_memory() -> int:
@@ -119,7 +191,7 @@ def _free_memory() -> int:
 
 def _python(peer: str) -> str:
     """Return the interpreter that has a peer, whose own environment is made when it is first asked for."""
-    wanted = PEERS[peer].own_environment
+    wanted = parse_peer(peer)[0].own_environment
     if wanted is None:
         return sys.executable
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -134,9 +206,37 @@ def _python(peer: str) -> str:
 
 
 @contextmanager
-def serve(name: str, scheme: str) -> Iterator[Service]:
-    """Start a server with a bucket in it."""
+def _pinned() -> Iterator[int]:
+    """Keep this process, and the servers that it starts, on one core; give another one."""
+    cores = os.sched_getaffinity(0)
+    server, client = min(cores), max(cores)
+    if server == client:
+        message = "there is only one core"
+        raise FailedError(message)
+    os.sched_setaffinity(0, {server})
+    try:
+        yield client
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def serve(name: str, scheme: str, lines: Sequence[LineSpec] = (), *, pin: bool = False) -> Iterator[Service]:
+    """Start a server with a bucket in it, and lines to it.
+
+    Parameters
+    ----------
+    name : `str`
+        One of `SERVERS`.
+    scheme : `str`
+        ``http`` or ``https``, which goes over the lines as it is.
+    lines : sequence of `LineSpec`, optional
+        The lines.
+    pin : `bool`, optional
+        Keep the server and the lines on one core, and measure on another.
+    """
     with contextlib.ExitStack() as stack:
+        core = stack.enter_context(_pinned()) if pin else None
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lsst_lfa-benchmark-")))
         secure = scheme == "https"
         tls = CertificateAuthority(folder / "ca").valid() if secure else None
@@ -152,6 +252,10 @@ def serve(name: str, scheme: str) -> Iterator[Service]:
             # Ceph refuses them where they go behind the body, which is over https.
             streamed_checksums=not (secure and name == "ceph"),
         )
-        service = Service(server, target)
+        service = Service(server, target, core)
         stack.callback(service.close)
+        port = urlsplit(endpoint_url).port
+        assert port is not None
+        for spec in lines:
+            service.add_line(spec, stack.enter_context(run_line(folder, spec, port)))
         yield service

@@ -21,10 +21,10 @@ _VALUES = {
     "memory_part_size": [size * MiB for size in (16, 32, 64, 128)],
     "range_size": [size * MiB for size in (8, 16, 32, 64, 128)],
     "max_concurrency": [1, 2, 3, 4, 6, 8, 12],
-    "chunk_size": [MiB // 16, MiB // 8, MiB // 4, MiB // 2, MiB, 2 * MiB],
+    "io_chunksize": [MiB // 16, MiB // 8, MiB // 4, MiB // 2, MiB, 2 * MiB],
 }
 # Settings that are of no consequence in the other direction.
-_ONLY = {"part_size": "upload", "memory_part_size": "upload", "chunk_size": "upload", "range_size": "download"}
+_ONLY = {"part_size": "upload", "memory_part_size": "upload", "io_chunksize": "upload", "range_size": "download"}
 
 
 def _settings(names: list[str]) -> Iterator[tuple[str, dict[str, Any], str]]:
@@ -52,7 +52,7 @@ def main() -> None:
     arguments = made.parse_args()
     settings = list(_settings(arguments.settings.split(",")))
     results = [Results(case, arguments.size) for _, _, case in settings]
-    with serve(arguments.server, arguments.scheme) as service:
+    with serve(arguments.server, arguments.scheme, pin=arguments.pin) as service:
         service.store(arguments.size)
         for run in range(1, arguments.runs + 1):
             note(f"run {run} of {arguments.runs}")

@@ -11,12 +11,23 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LARGE", "SMALL", "SMALL_SIZE", "Job", "Target", "payload"]
+__all__ = ["CASES", "DROPS", "FILES", "LARGE", "MANY", "SCENARIOS", "SMALL", "SMALL_SIZE", "Job", "Target", "payload"]
 
 LARGE = ("upload", "download")
-"""Cases that are measured at each size."""
+"""Cases with one large object, in memory."""
+FILES = ("upload-file", "download-file")
+"""The same from a file, and to one."""
 SMALL = ("puts", "gets")
-"""Cases with many objects of `SMALL_SIZE`."""
+"""Cases with many objects of `SMALL_SIZE`: so many at a time, and one at a time."""
+MANY = ("puts-1000", "gets-1000")
+"""A thousand of them by one `asyncio.TaskGroup`."""
+CHANGES = ("upload-changes", "download-changes")
+"""Cases with a line that changes its rate."""
+DROPS = ("upload-drops", "download-drops")
+"""Cases with a line that drops a connection each second."""
+SCENARIOS = (*CHANGES, *DROPS)
+"""Cases that need a line, with one large object after another."""
+CASES = {"memory": LARGE, "files": FILES, "small": SMALL, "many": MANY, "changes": CHANGES, "drops": DROPS}
 SMALL_SIZE = 100_000
 
 _BLOCK = 1024 * 1024
@@ -33,6 +44,8 @@ class Target:
     ca_file: str | None
     streamed_checksums: bool
     """Whether the server takes botocore's default checksums, which go behind the body over https."""
+    line: int | None = None
+    """Port of the line that leads to the server, by which it is told to change."""
 
     @property
     def secure(self) -> bool:
@@ -68,12 +81,22 @@ class Job:
     """One measurement."""
 
     peer: str
+    """Whom to measure, e.g. ``ours`` or ``ours-8``."""
     case: str
     size: int
     key: str
     target: Target
     config: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `TransferConfig`, for this package only."""
+    warm_up: int = 20_000_000
+    """Bytes to transfer each way before something large is measured: a CSC runs for months."""
+    core: int | None = None
+    """The core to run on; any by default."""
+
+    @property
+    def sends(self) -> bool:
+        """Whether what is measured goes up."""
+        return self.case.startswith(("upload", "puts"))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Forward connections with a delay and with caps on their rates: the program that `line.Line` starts.
+"""Forward connections with a delay and with caps on their rates: the program behind `line.run_line`.
 
 Started as a script, never imported; standard library only. It shares the machine with what is measured, so the bytes
 never come into this process: they go from one socket through a pipe, which is the delay, into the other (splice).
@@ -20,7 +20,7 @@ import time
 from collections import deque
 from typing import Any
 
-_QUANTUM = 64 * 1024
+_QUANTUM = 128 * 1024
 """The most bytes that a connection may move before it is the next one's turn."""
 _SLACK = 0.01
 """Seconds of lateness that are made up for: a line does not lose rate because this process had to wait for a core."""
