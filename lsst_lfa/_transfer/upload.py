@@ -136,7 +136,7 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress, 
             return True
         now = server_date(head)
         began = now and now - timedelta(seconds=time.monotonic() - start)
-        return not _comparable(head, 0) and _is_new(head, began)
+        return not _comparable(head) and _is_new(head, began)
 
     lanes = client.slots.up if _size(views) > _SMALL else None
     try:
@@ -153,12 +153,11 @@ def _condition(options: UploadOptions) -> dict[str, str]:
     return {"IfNoneMatch": "*"} if options.if_none_match else {}
 
 
-def _comparable(head: dict[str, Any], parts: int) -> bool:
-    """Whether the ETag of the object that HEAD found may be a digest of its bytes, sent in so many parts."""
+def _comparable(head: dict[str, Any]) -> bool:
+    """Whether the ETag of the object that HEAD found may be a digest of its bytes, whoever sent them in what parts."""
     encryption = str(head.get("ServerSideEncryption", ""))
-    return (
-        not encryption.startswith("aws:kms") and "SSECustomerAlgorithm" not in head and parts_in(etag_of(head)) == parts
-    )
+    own_key = "SSECustomerAlgorithm" in head
+    return not encryption.startswith("aws:kms") and not own_key and parts_in(etag_of(head)) is not None
 
 
 def _is_new(head: dict[str, Any], began: datetime | None) -> bool:
@@ -325,7 +324,7 @@ class MultipartUpload:
             return True
         # Where the last part's ETag is no digest either, time has to do.
         digests = self._etags[-1].strip('"') == await md5_etag(self._last)
-        return not (digests and _comparable(head, len(self._etags))) and _is_new(head, self._began)
+        return not (digests and _comparable(head)) and _is_new(head, self._began)
 
     async def _abort(self) -> None:
         """Abort until the server no longer knows the upload; a part may still be on its way in."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
+from lsst_lfa import _fits
 from lsst_lfa._transfer.concurrency import in_thread, task_group
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa.errors import SourceChangedError

@@ -17,6 +17,7 @@ from . import (
     Action,
     Close,
     Corrupt,
+    Cut,
     Drip,
     Fault,
     Flip,
@@ -268,6 +269,8 @@ def _replace(server: FaultyS3Server) -> None:
     server.put(BUCKET, KEY, users.EGRAL)
 
 
+_BEYOND = Status(416, "InvalidRange", headers={"Content-Range": f"bytes */{len(users.LARGE)}"})
+
 BREAKS = (
     *_broken("reset before the answer", ALL, Reset),
     *_broken("closed before the answer", (*UP, *DOWN), Close),
@@ -291,6 +294,14 @@ BREAKS = (
         nth=2, times=1, raises=errors.IntegrityError, says="not those", config={"verify_etag": True}),
     Row("Range is ignored, once", DOWN, IgnoreRange(), nth=1),
     Row("Range is ignored, always", DOWN, IgnoreRange(), GIVEN_UP, raises=errors.ProtocolError, says="asked for"),
+    Row("416, though the object has bytes, twice", (GET, GET_FILE), _BEYOND, times=2,
+        remark="asked for without a range"),
+    Row("416, though the object has bytes, always", DOWN, _BEYOND, GIVEN_UP,
+        raises=errors.ProtocolError, says="beyond the end"),
+    Row("416 with a web page (a proxy's), always", DOWN, Status(416, body=b"<html>416</html>"), GIVEN_UP,
+        raises=errors.ProtocolError, says="beyond the end"),
+    Row("416 for the rest of a body that broke off before its first byte", DOWN, _BEYOND, AT_ONCE, nth=2, times=99,
+        tampers=(Cut("GET /", 0, "response"),), raises=errors.ServiceError, says="416"),
     Row("wrong Content-Range, twice", DOWN, WrongContentRange(shift=1), times=2),
     Row("wrong Content-Range, always", DOWN, WrongContentRange(shift=1), GIVEN_UP,
         raises=errors.ProtocolError, says="asked for"),

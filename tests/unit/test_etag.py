@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lsst_lfa import errors
-from lsst_lfa._transfer.etag import check_etag
+from lsst_lfa._transfer.etag import _layouts, check_etag
+from lsst_lfa._transfer.plan import MIN_PART_SIZE, GiB, MiB, memory_part_size, part_sizes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 DATA = b"0123456789"
 
@@ -51,3 +59,39 @@ def test_any_number_of_equal_parts_is_recognised(parts: int) -> None:
 def test_whatever_the_etag_is_the_error_is_ours(etag: str) -> None:
     with pytest.raises(errors.LfaError):
         check_etag("k", etag, 10, 4, read)
+
+
+def layout(sizes: Iterable[int], size: int) -> list[tuple[int, int]]:
+    """Cut as an upload does."""
+    cuts, start = [], 0
+    for length in sizes:
+        if start >= size:
+            break
+        cuts.append((start, min(start + length, size)))
+        start += length
+    return cuts
+
+
+@given(
+    size=st.integers(1, 20 * GiB),
+    part_size=st.integers(MIN_PART_SIZE, 64 * MiB),
+    most=st.sampled_from([1, 5 * MiB, 32 * MiB, 100 * MiB, GiB]),
+    together=st.integers(1, 8),
+    kind=st.sampled_from(["file", "memory", "unknown"]),
+)
+def test_our_own_cuts_are_among_those_that_are_tried(
+    size: int, part_size: int, most: int, together: int, kind: str
+) -> None:
+    if kind == "memory":
+        sizes = part_sizes(size, memory_part_size(size, part_size, most, together))
+    else:
+        sizes = part_sizes(size if kind == "file" else None, part_size)
+    cut = layout(sizes, size)
+    assert cut in list(_layouts(size, len(cut), part_size))
+
+
+@pytest.mark.parametrize("part_size", [5 * MiB, 8 * MiB, 15 * MiB, 16 * MiB, 50 * MiB, 64 * MiB, 100 * MiB])
+@pytest.mark.parametrize("size", [5 * MiB + 1, 64 * MiB, 250_000_001, GiB, 30 * GiB])
+def test_other_clients_usual_cuts_are_among_those_that_are_tried(size: int, part_size: int) -> None:
+    cut = layout(itertools.repeat(part_size), size)
+    assert cut in list(_layouts(size, len(cut), 16 * MiB))
