@@ -37,6 +37,7 @@ async def run_in_thread(
     that wait for us, it would never get to ours. What is called must end by
     itself; what may wait for long (a pipe) gets an ``executor`` of its own.
     """
+    raised: list[TimeoutError] = []
 
     def call() -> T:
         try:
@@ -44,8 +45,17 @@ async def run_in_thread(
         except StopIteration as error:
             # A future cannot hold one: whoever awaits it would wait for ever.
             raise RuntimeError("StopIteration was raised in a thread") from error
+        except TimeoutError as error:
+            raised.append(error)
+            raise
 
-    return await asyncio.get_running_loop().run_in_executor(executor or _threads(os.getpid()), call)
+    try:
+        return await asyncio.get_running_loop().run_in_executor(executor or _threads(os.getpid()), call)
+    except TimeoutError:
+        if not raised:
+            raise
+    # A future makes another of it, which does not name the file.
+    raise raised[0]
 
 
 async def in_thread(

@@ -422,8 +422,8 @@ async def test_a_callback_is_cut_short(tmp_path: Path, limit: str) -> None:
         await asyncio.sleep(9)
 
     async with scene(tmp_path) as it:
-        for verb in (it.bucket.upload, it.bucket.download):
-            work: Any = verb(LARGE, KEY, callback) if verb == it.bucket.upload else verb(KEY, callback)
+        works: list[Any] = [it.bucket.upload(LARGE, KEY, callback), it.bucket.download(KEY, callback)]
+        for work in works:
             assert await getattr(Limited, limit)(work, 0.3)
         task = asyncio.current_task()
         assert task is not None

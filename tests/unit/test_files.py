@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -27,7 +27,7 @@ async def server() -> AsyncIterator[FaultyS3Server]:
 
 @pytest.fixture
 async def bucket(server: FaultyS3Server) -> AsyncIterator[AsyncS3Bucket]:
-    keys = {"access_key_id": "id", "secret_access_key": "secret"}
+    keys: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret"}
     async with S3Session(endpoint_url=server.endpoint_url, config=CONFIG, **keys) as session:
         yield session.bucket("b")
 

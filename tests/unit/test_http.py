@@ -27,7 +27,11 @@ SIGNED = "X-Amz-Date=20360301T120000Z&X-Amz-Expires=30&X-Amz-Signature=CANARY-si
 
 
 def session(url: str, config: TransferConfig = ONCE, **options: Any) -> S3Session:
-    keys = {"access_key_id": "id", "secret_access_key": "CANARY-secret", "session_token": "CANARY-token"}
+    keys: dict[str, Any] = {
+        "access_key_id": "id",
+        "secret_access_key": "CANARY-secret",
+        "session_token": "CANARY-token",
+    }
     return S3Session(endpoint_url=url, config=config, **keys, **options)
 
 

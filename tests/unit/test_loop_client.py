@@ -25,7 +25,7 @@ async def opened() -> AsyncIterator[tuple[FaultyS3Server, S3Session, AsyncS3Buck
     """Open a session; at the end nothing may be left of it, though nobody closes it here."""
     async with nothing_left(), FaultyS3Server(buckets=[BUCKET], min_part_size=1) as server:
         server.put(BUCKET, KEY, LARGE)
-        keys = {"access_key_id": "id", "secret_access_key": "secret"}
+        keys: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret"}
         session = S3Session(endpoint_url=server.endpoint_url, config=CONFIG, **keys)
         yield server, session, session.bucket(BUCKET)
         async with asyncio.timeout(5):

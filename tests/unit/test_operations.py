@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.faults.scene import CONFIG
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-KEYS = {"access_key_id": "id", "secret_access_key": "secret"}
+KEYS: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret"}
 REFUSALS = [
     Status(403, "AccessDenied"),
     Status(409, "BucketAlreadyExists"),
