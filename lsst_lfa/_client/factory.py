@@ -127,7 +127,7 @@ def _take_parts(params: dict[str, Any], context: dict[str, Any], **_: object) ->
 
 def _write_parts(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
     parts = "".join(
-        f"<Part><ETag>{escape(part['ETag'])}</ETag><PartNumber>{part['PartNumber']}</PartNumber></Part>"
+        f"<Part><PartNumber>{part['PartNumber']}</PartNumber><ETag>{escape(part['ETag'])}</ETag></Part>"
         for part in context[_PARTS]
     )
     params["body"] = f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{parts}</CompleteMultipartUpload>'.encode()

@@ -24,7 +24,7 @@ from yarl import URL
 from lsst_lfa import errors
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.failures import TransportError
-from lsst_lfa._transfer.request_body import RequestBody
+from lsst_lfa._transfer.request_body import RepeatableBody, RequestBody
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -120,8 +120,8 @@ class HttpSession:
         """
         headers = CIMultiDict((name, _text(value)) for name, value in request.headers.items())
         headers["Accept-Encoding"] = "identity"
-        body = request.body
-        upload = body if isinstance(body, RequestBody) else None
+        body = RepeatableBody(request.body) if hasattr(request.body, "__anext__") else request.body
+        upload = body if isinstance(body, (RequestBody, RepeatableBody)) else None
         response, transport = await self._open(request.method, request.url, headers, body)
         if request.stream_output and response.status < 300:  # noqa: PLR2004
             # The engine reads it, its headers too.
