@@ -8,11 +8,16 @@ import warnings
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.servers import S3Server
+
+# No example is a failure for how long it takes: machines differ, and are busy.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 SERVERS = ("moto", "seaweedfs", "ceph")
 LOOPS = ("asyncio", "uvloop")

@@ -24,7 +24,7 @@ from yarl import URL
 from lsst_lfa import errors
 from lsst_lfa._transfer.concurrency import Turnstile, in_thread
 from lsst_lfa._transfer.failures import TransportError
-from lsst_lfa._transfer.request_body import RequestBody
+from lsst_lfa._transfer.request_body import RepeatableBody, RequestBody
 from lsst_lfa._transfer.response_body import connection_protocol
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class HttpSession:
         headers["Accept-Encoding"] = "identity"
         # aiohttp would wait for a "100 Continue" without limit. It is not signed.
         headers.pop("Expect", None)
-        body = request.body
-        upload = body if isinstance(body, RequestBody) else None
+        body = RepeatableBody(request.body) if hasattr(request.body, "__anext__") else request.body
+        upload = body if isinstance(body, (RequestBody, RepeatableBody)) else None
         response, transport = await self._open(request.method, request.url, headers, body)
         if request.stream_output and response.status < 300:  # noqa: PLR2004
             # The engine reads it, its headers too.

@@ -107,7 +107,10 @@ async def run_in_thread(
     that wait for us, it would never get to ours. What is called must end by
     itself; what may wait for long (a pipe) gets an ``executor`` of its own.
     """
-    return await asyncio.wrap_future(_submit(executor, function, args, kwargs))
+    job = _submit(executor, function, args, kwargs)
+    await _ended(job, None)
+    # Not by a future of the loop's: that would make another TimeoutError of one, which does not name the file.
+    return job.result()
 
 
 async def in_thread(

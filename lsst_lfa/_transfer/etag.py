@@ -105,7 +105,9 @@ def _layouts(size: int, parts: int, part_size: int) -> Iterator[Layout]:
     smallest = -(-size // parts)
     doubled = (part_size << times for times in range(_DOUBLINGS + 1))
     tried: list[Layout] = []
-    for guess in dict.fromkeys((*doubled, *_USUAL, -(-smallest // MiB) * MiB, smallest)):
+    # Ours are of any number of MiB up to the one that was set, where memory was short; or as equal as can be.
+    ours = range(part_size // MiB * MiB, 5 * MiB - 1, -MiB)
+    for guess in dict.fromkeys((*doubled, smallest, *_USUAL, -(-smallest // MiB) * MiB, *ours)):
         for growing in (False, True):
             layout = _cut(size, guess, growing=growing)
             if len(layout) == parts and layout not in tried:

@@ -273,7 +273,7 @@ def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError |
     if isinstance(error, TransportError):
         return request.failed(error.error, error.cause, error.hint, transient=False)
     tls = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-    if isinstance(tls, ssl.SSLError) and tls.reason == "WRONG_VERSION_NUMBER":
+    if isinstance(tls, ssl.SSLError) and getattr(tls, "reason", "") == "WRONG_VERSION_NUMBER":
         return request.failed(errors.ConfigurationError, "the server does not speak TLS", _NO_TLS, transient=False)
     for rule in _LOCAL:
         # A parameter that botocore refuses was made by us: a bug.

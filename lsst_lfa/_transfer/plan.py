@@ -64,8 +64,8 @@ def even_part_size(size: int, width: int, least: int, most: int) -> int:
 
 
 def bounded_part_size(width: int, least: int, most: int, memory: int) -> int:
-    """Part size, in bytes, of which ``width``, and the next one, fit in so many bytes of memory."""
-    return max(least, min(most, memory // (width + 1)))
+    """Part size of which ``width``, and the next one, fit in so many bytes of memory; in full MiB, to be guessed."""
+    return max(least, min(most, memory // (width + 1) // MiB * MiB))
 
 
 def _grow(part_size: int, *, known: bool) -> Iterator[int]:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from .hashing import hash_views
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .progress import BodyProgress
     from .timeouts import StallTimeout
 
-__all__ = ["RequestBody"]
+__all__ = ["RepeatableBody", "RequestBody"]
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 _UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -84,8 +84,9 @@ class RequestBody:
             self.md5 = base64.b64encode(content_md5.digest()).decode()
 
     def watched_by(self, timeout: StallTimeout) -> Self:
-        """Tell this attempt's time limit, and no longer the last one's, of what is sent."""
+        """Begin anew, and tell this attempt's time limit, no longer the last one's, of what is sent."""
         self._timeout = timeout
+        self._position = 0
         return self
 
     @property
@@ -139,8 +140,40 @@ class RequestBody:
         for view in self._views:
             pieces.append(bytes(view[max(self._position - base, 0) : max(stop - base, 0)]))
             base += view.nbytes
+        if self._timeout is not None:
+            self._timeout.made_progress(stop - self._position)  # a checksum takes its time, or it is sent at once
         self._position = stop
         return b"".join(pieces)
+
+
+class RepeatableBody:
+    """A body that botocore wraps, in chunks of AWS's own: from its beginning each time.
+
+    aiohttp may send it again by itself, and would find it read.
+
+    Attributes
+    ----------
+    unsent : `int`
+        0 when all of it was handed over, else more.
+    """
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        self.unsent = 1
+
+    def __aiter__(self) -> Self:
+        self._body.seek(0)
+        self.unsent = 1
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk: bytes = await anext(self._body)
+        except StopAsyncIteration:
+            self.unsent = 0
+            raise
+        await asyncio.sleep(0)
+        return chunk
 
 
 class _Slices:

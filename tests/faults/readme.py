@@ -59,6 +59,18 @@ class Elsewhere(NamedTuple):
 _CANCELLED = "`2 * cleanup_timeout`"
 
 ELSEWHERE = (
+    Elsewhere("garbage: any status, header, length, time, XML or listing", "every verb",
+              "an `LfaError` of one short line, or the right data", "retries",
+              ("test_any_response.test_each_response_to_each_verb",)),
+    Elsewhere("a body without a length", "`download`, `download_file`, `stream`", "succeeds", "-",
+              ("test_any_response.test_a_download_without_a_length_is_all_of_it",)),
+    Elsewhere("a listing that runs in a circle", "`list`", "`ProtocolError`", "at once",
+              ("test_any_response.test_a_listing_that_runs_in_a_circle_ends",)),
+    Elsewhere("an error with an endless body", "every request", "its error; 64 KiB are read", "retries",
+              ("test_any_response.test_of_an_error_only_the_beginning_is_read",)),
+    Elsewhere("a limit of `asyncio` or `anyio` is reached", "every request",
+              "the limit's own error or scope, as if the work were its own", _CANCELLED,
+              ("test_cancellation.test_whoever_set_a_limit_recognises_it",)),
     Elsewhere("cancelled in the source, a thread, the disk's flush, or at any random moment", "every transfer",
               "`CancelledError`; nothing is left", _CANCELLED,
               ("test_cancellation.test_while_the_source_is_silent", "test_cancellation.test_at_random_moments",
@@ -75,6 +87,8 @@ ELSEWHERE = (
               ("test_cancellation.test_a_deadline_bounds_the_whole_transfer",)),
     Elsewhere("closed in mid-transfer", "every transfer", "`ClosedError`", "`2 * cleanup_timeout`",
               ("test_crowds.test_closed_in_mid_transfer", "test_crowds.test_closed_in_mid_stream")),
+    Elsewhere("the disk fails as a network does (`ETIMEDOUT`, `ECONNRESET`, `EPIPE`)", "`download_file`",
+              "the disk's own error; no retry", "at once", ("test_disk.test_the_disks_errors_are_the_disks",)),
     Elsewhere("the source grows, shrinks, ends early or gives too much", "`upload`", "`SourceChangedError`", "at once",
               ("test_sources.test_a_file_changes", "test_sources.test_a_file_object_fails")),
     Elsewhere("the source is replaced by another file", "`upload` of a path", "succeeds, with the file that was opened",

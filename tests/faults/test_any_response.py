@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lsst_lfa._transfer.responses import ObjectInfo
 
     from .messages import Answer
-    from .server import Exchange
+    from .server import Exchange, Seen
 
     Verb = Callable[[Scene], Awaitable[object]]
 
@@ -250,14 +250,11 @@ async def test_a_download_without_a_length_is_all_of_it(tmp_path: Path) -> None:
 async def test_a_listing_that_runs_in_a_circle_ends(tmp_path: Path) -> None:
     async with scene(tmp_path, config=IMPATIENT) as it:
         pages = [listing(MORE, item(), b"<NextContinuationToken>%d</NextContinuationToken>" % n) for n in (1, 2, 3)]
+        asked_for = [{"", "3"}, {"1"}, {"2"}]
         it.server.script(
             *(
-                Fault(
-                    "ListObjectsV2",
-                    Raw(page),
-                    where=partial(_asked_for, asked),
-                )
-                for page, asked in zip(pages, ({"", "3"}, {"1"}, {"2"}), strict=True)
+                Fault("ListObjectsV2", Raw(page), where=partial(_asks_for, asked))
+                for page, asked in zip(pages, asked_for, strict=True)
             )
         )
         keys: list[str] = []
@@ -267,7 +264,7 @@ async def test_a_listing_that_runs_in_a_circle_ends(tmp_path: Path) -> None:
         assert keys == ["k"] * 3
 
 
-def _asked_for(tokens: set[str], seen: Any) -> bool:
+def _asks_for(tokens: set[str], seen: Seen) -> bool:
     return seen.query.get("continuation-token", "") in tokens
 
 

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import pytest
 from lsst_lfa.errors import AccessDeniedError, LfaError
 
 from . import Fault, Hook, Status
-from .scene import BUCKET, KEY, LARGE, OLD, scene
+from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -215,4 +216,42 @@ async def test_a_key_that_climbs(tmp_path: Path, key: str) -> None:
         with pytest.raises(ValueError, match="key"):
             await it.bucket.download_file(key, directory=tmp_path)
         assert not it.server.seen
+        it.check_folder(OLD)
+
+
+# Those that sound as if the network had failed.
+OF_THE_DISK = [
+    errno.ETIMEDOUT,
+    errno.ECONNRESET,
+    errno.EPIPE,
+    errno.ECONNREFUSED,
+    errno.EIO,
+    errno.ENOSPC,
+    errno.EDQUOT,
+]
+
+
+@pytest.mark.parametrize("number", OF_THE_DISK, ids=errno.errorcode.get)
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "pread", "open"])
+async def test_the_disks_errors_are_the_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str
+) -> None:
+    error = OSError(number, os.strerror(number), "a file")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    async with scene(tmp_path, config=replace(CONFIG, verify_etag=call == "pread")) as it:
+        await it.bucket.exists(KEY)
+        before = len(it.server.seen)
+        with monkeypatch.context() as broken:
+            broken.setattr(os, call, fail)
+            with pytest.raises(OSError, match=os.strerror(number)) as caught:
+                await it.bucket.download_file(KEY, it.destination)
+        assert caught.value is error
+        assert type(error) is type(OSError(number, ""))
+        assert KEY in error.__notes__[0]
+        # Nothing was tried again.
+        asked = [seen.headers.get("range") for seen in it.server.seen[before:]]
+        assert len(asked) == len(set(asked))
         it.check_folder(OLD)

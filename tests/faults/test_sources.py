@@ -13,7 +13,7 @@ from lsst_lfa._transfer.sources import open_source
 from lsst_lfa.errors import SourceChangedError
 
 from . import Fault, Hook
-from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, nothing_left, scene
+from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, memory_within, nothing_left, scene
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -169,3 +169,37 @@ async def test_a_file_is_closed_whenever_its_opening_is_cancelled(tmp_path: Path
             except asyncio.CancelledError:
                 continue
             await source.__aexit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [TimeoutError(110, "late"), ConnectionResetError(104, "reset"), BrokenPipeError(32, "pipe"), TimeoutError()],
+)
+@pytest.mark.parametrize("kind", ["file", "iterator"])
+async def test_what_a_source_raises_is_the_sources(tmp_path: Path, kind: str, fault: OSError) -> None:
+    async def iterator() -> AsyncIterator[bytes]:
+        yield PARTS
+        raise fault
+
+    async with scene(tmp_path) as it:
+        source = Custom(PARTS, fault=fault) if kind == "file" else iterator()
+        with pytest.raises(type(fault)) as caught:
+            await it.bucket.upload(source, KEY)
+        assert caught.value is fault
+        assert KEY in fault.__notes__[0]
+        assert len(it.server.calls("CreateMultipartUpload")) <= 1
+        assert not it.server.uploads
+
+
+async def test_small_reads_are_joined(tmp_path: Path) -> None:
+    async with scene(tmp_path) as it:
+        for source in (Custom(SMALL, most=16), _sips(SMALL)):
+            with memory_within(4 * len(SMALL)):
+                await it.bucket.upload(source, KEY, it.callback)
+            assert it.stored() == SMALL
+        assert sum(it.counts) == 2 * len(SMALL)
+
+
+async def _sips(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 16):
+        yield data[start : start + 16]

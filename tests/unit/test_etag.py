@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lsst_lfa import errors
 from lsst_lfa._transfer.etag import _layouts, check_etag
-from lsst_lfa._transfer.plan import MIN_PART_SIZE, GiB, MiB, memory_part_size, part_sizes
+from lsst_lfa._transfer.plan import MIN_PART_SIZE, GiB, MiB, bounded_part_size, even_part_size, part_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,16 +76,19 @@ def layout(sizes: Iterable[int], size: int) -> list[tuple[int, int]]:
     size=st.integers(1, 20 * GiB),
     part_size=st.integers(MIN_PART_SIZE, 64 * MiB),
     most=st.sampled_from([1, 5 * MiB, 32 * MiB, 100 * MiB, GiB]),
-    together=st.integers(1, 8),
+    together=st.integers(1, 32),
     kind=st.sampled_from(["file", "memory", "unknown"]),
 )
 def test_our_own_cuts_are_among_those_that_are_tried(
     size: int, part_size: int, most: int, together: int, kind: str
 ) -> None:
+    bounded = bounded_part_size(together, MIN_PART_SIZE, part_size, 96 * MiB)
     if kind == "memory":
-        sizes = part_sizes(size, memory_part_size(size, part_size, most, together))
+        sizes = part_sizes(size, even_part_size(size, together, MIN_PART_SIZE, max(part_size, most)))
+    elif kind == "file":
+        sizes = part_sizes(size, even_part_size(size, together, MIN_PART_SIZE, bounded))
     else:
-        sizes = part_sizes(size if kind == "file" else None, part_size)
+        sizes = part_sizes(None, bounded)
     cut = layout(sizes, size)
     assert cut in list(_layouts(size, len(cut), part_size))
 

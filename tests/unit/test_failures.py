@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import pickle
 import ssl
+from typing import Any
 
 import aiohttp
 import pytest
@@ -12,7 +14,7 @@ from botocore.exceptions import ClientError, NoCredentialsError, ParamValidation
 from botocore.parsers import ResponseParserError
 
 from lsst_lfa import errors
-from lsst_lfa._transfer.failures import RequestInfo, TransportError, translate_error
+from lsst_lfa._transfer.failures import RequestInfo, TransportError, one_line, translate_error
 
 REQUEST = RequestInfo("put_object", "b", "k", "http://host")
 
@@ -154,3 +156,74 @@ def test_errors_are_kin_to_the_built_in_ones_and_can_be_pickled() -> None:
     assert issubclass(errors.UnreachableError, ConnectionError)
     assert all(issubclass(getattr(errors, name), errors.LfaError) for name in errors.__all__)
     assert errors.__all__ == sorted(errors.__all__)
+
+
+KINDS = [getattr(errors, name) for name in errors.__all__]
+RESPONSE = {"Error": {"Code": "Some", "Message": "words"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+
+
+def made(kind: type[errors.LfaError]) -> errors.LfaError:
+    error = (
+        kind("what happened", RESPONSE, "PutObject") if issubclass(kind, errors.ServiceError) else kind("what happened")
+    )
+    error.transient = True
+    error.add_note("a note")
+    return error
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("repeat", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_a_copy_of_an_error_is_as_good(kind: type[errors.LfaError], repeat: Any) -> None:
+    error = made(kind)
+    again = repeat(error)
+    assert type(again) is kind
+    assert (str(again), again.args, again.transient) == (str(error), error.args, True)
+    assert again.__notes__ == ["a note"]
+    assert getattr(again, "response", None) == getattr(error, "response", None)
+    assert getattr(again, "operation_name", None) == getattr(error, "operation_name", None)
+    if isinstance(error, OSError):
+        assert isinstance(again, OSError)
+        assert again.errno == error.errno
+
+
+@pytest.mark.parametrize(
+    ("kind", "number"),
+    [
+        (errors.KeyNotFoundError, errno.ENOENT),
+        (errors.BucketNotFoundError, errno.ENOENT),
+        (errors.BucketTakenError, errno.EEXIST),
+        (errors.AccessDeniedError, errno.EACCES),
+        (errors.ExpiredUrlError, errno.EACCES),
+        (errors.MissingCredentialsError, errno.EACCES),
+        (errors.TransferTimeoutError, errno.ETIMEDOUT),
+    ],
+)
+def test_errors_of_the_systems_kinds_have_their_numbers(kind: type[errors.LfaError], number: int) -> None:
+    error = made(kind)
+    assert isinstance(error, OSError)
+    assert error.errno == number
+
+
+def test_what_others_write_is_shown_in_one_short_line() -> None:
+    assert one_line("a\n\tb\x7f\x85c\u2028d") == "a b c d"
+    assert len(one_line("x" * 10_000)) < 600
+    assert one_line("https://h/b/k?X-Amz-Signature=SECRET") == "(not shown: it looks signed)"
+    assert one_line("x" * 600 + "?X-Amz-Signature=SECRET").find("SECRET") == -1
+
+
+def test_an_error_response_without_text_is_told_by_its_status() -> None:
+    error = translate_error(
+        ClientError(
+            {"Error": {"Code": ["a", "b"], "Message": {"x": "y"}}, "ResponseMetadata": {"HTTPStatusCode": 403}},
+            "PutObject",
+        ),
+        REQUEST,
+    )
+    assert type(error) is errors.AccessDeniedError
+    assert "no reason given" in str(error)
+
+
+def test_the_quota_is_nobody_elses() -> None:
+    error = translate_error(error_response(403, "QuotaExceeded"), REQUEST)
+    assert type(error) is errors.QuotaExceededError
+    assert "somebody else" not in str(error)

@@ -80,7 +80,7 @@ def test_parts_in_memory(size: int, width: int, part_size: int) -> None:
 
 @pytest.mark.parametrize(("width", "part_size"), [(1, 16), (3, 16), (10, 8), (30, 5)])
 def test_parts_on_their_way_fit_in_the_memory_allowed_with_the_next_one(width: int, part_size: int) -> None:
-    assert bounded_part_size(width, 5, 16, 96) == part_size
+    assert bounded_part_size(width, 5 * MiB, 16 * MiB, 96 * MiB) == part_size * MiB
 
 
 @given(size=st.integers(1, 10_000), width=st.integers(1, 8), least=st.integers(1, 10), most=st.integers(10, 100))

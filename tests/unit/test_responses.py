@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from multidict import CIMultiDict
 
-from lsst_lfa._transfer.responses import parse_range_headers, server_time
+from lsst_lfa._transfer.responses import parse_range_headers, parse_time, server_time
 
 
 def parse(status: int, **headers: str) -> tuple[object, int | None, bool]:
@@ -76,3 +76,26 @@ def test_a_date_that_cannot_be_read_is_taken_from_our_own_clock(date: str) -> No
     before = datetime.now(UTC)
     found = server_time({"ResponseMetadata": {"HTTPHeaders": {"date": date}}})
     assert before <= found <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "time"),
+    [
+        ("Thu, 26 Nov 2026 00:00:00 GMT", "2026-11-26T00:00:00+00:00"),
+        ("Thu, 26 Nov 2026 00:00:00 -0000", "2026-11-26T00:00:00+00:00"),
+        ("Thu, 26 Nov 2026 01:00:00 +0100", "2026-11-26T00:00:00+00:00"),
+        ("2026-11-26T00:00:00.000Z", "2026-11-26T00:00:00+00:00"),
+        ("2026-11-26T00:00:00", "2026-11-26T00:00:00+00:00"),
+        ("0001-01-01T00:00:00+23:00", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2300", None),
+        ("9999-12-31T23:59:59-23:00", None),
+        ("Thu, 26 Nov 2026 00:00:00 +9999", None),
+        ("9" * 5000, None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_a_time_is_in_utc_or_none_at_all(text: str | None, time: str | None) -> None:
+    found = parse_time(text)
+    assert (found and found.isoformat()) == time
+    assert found is None or found.tzinfo is UTC
