@@ -24,6 +24,8 @@ def _nothing_blocks() -> Iterator[None]:
                 "lsst_lfa/_mock/server.py", {"start", "stop", "create_bucket", "__enter__", "__exit__"}
             )
             function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"service_resource"})
+            # Asks the system for the working directory, which is no I/O.
+            function.can_block_in("lsst_lfa/_spool/spool.py", {"__init__"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})
             # Coverage's own, when a thread begins.
