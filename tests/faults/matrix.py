@@ -1,6 +1,6 @@
-"""What the library guarantees when a server, or the way to it, fails: one table, which is a test and a part of README.
+"""What the library guarantees when a server, or the way to it, fails: one table, which is a test and a part of a guide.
 
-See `test_matrix` and `readme`.
+See `test_matrix` and `guide`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Within:
 
 
 AT_ONCE = Within("at once", lambda _: 0)
-RETRIES = Within("the faults, and the pauses between", lambda config: config.retry_timeout + config.stall_timeout)
+RETRIES = Within("the faults, and the pauses between them", lambda config: config.retry_timeout + config.stall_timeout)
 GIVEN_UP = Within(
     "`retry_timeout + stall_timeout + cleanup_timeout`",
     lambda config: config.retry_timeout + config.stall_timeout + config.cleanup_timeout,
@@ -115,7 +115,7 @@ class Row:
     says : str
         Part of the error's message, besides bucket and key: the cause.
     remark : str
-        What else README says.
+        What else the guide says.
     interrupted : {"cancel", "timeout"}, optional
         How the user ends it, when the request has arrived.
     left : {"nothing", "stale", "logged"}
@@ -236,19 +236,19 @@ def _silent(name: str, where: tuple[Step, ...], action: Action) -> tuple[Row, Ro
 
 
 SILENCES = (
-    Row("no `100 Continue`", BODIES_UP, WithholdContinue(), remark="it is not asked for"),
+    Row("no `100 Continue`", BODIES_UP, WithholdContinue(), remark="`Expect` is not sent"),
     *_silent("stops reading a body at its first byte", BODIES_UP, Silence(request_byte=0)),
     *_silent("stops reading a body half way", BODIES_UP, Silence(request_byte=300_000)),
     *_silent("silent after the request", ALL, Silence()),
-    *_silent("silent after the answer's head", (*DOWN, LIST), Silence(response_byte=0)),
+    *_silent("silent after the response's headers", (*DOWN, LIST), Silence(response_byte=0)),
     *_silent("silent in mid-body", DOWN, Silence(response_byte=1000)),
     *_silent("reads a body below `min_rate`", BODIES_UP, Sip(50_000)),
     *_silent("sends a body below `min_rate`", DOWN, Drip(20_000)),
     Row("sends slowly, but above `min_rate`", (GET,), Drip(4_000_000), config=_IMPATIENT,
         remark="as slowly as the server"),
-    Row("accepts connections, and is silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_AT_MOST_TWICE,
+    Row("accepts connections, then stays silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
-    Row("does not answer to a connection (a firewall)", (PUT, GET, HEAD), host=UnansweringHost, within=GIVEN_UP,
+    Row("drops connection attempts (a firewall)", (PUT, GET, HEAD), host=UnansweringHost, within=GIVEN_UP,
         config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
     Row("refuses connections", (PUT, GET, HEAD), host=RefusingHost, within=GIVEN_UP,
@@ -272,21 +272,21 @@ def _replace(server: FaultyS3Server) -> None:
 _BEYOND = Status(416, "InvalidRange", headers={"Content-Range": f"bytes */{len(users.LARGE)}"})
 
 BREAKS = (
-    *_broken("reset before the answer", ALL, Reset),
-    *_broken("closed before the answer", (*UP, *DOWN), Close),
+    *_broken("reset before the response", ALL, Reset),
+    *_broken("closed before the response", (*UP, *DOWN), Close),
     *_broken("reset at the first byte of a body going up", BODIES_UP, lambda: Reset(request_byte=0)),
     *_broken("reset half way up", BODIES_UP, lambda: Reset(request_byte=300_000)),
     *_broken("reset one byte before the end, going up", BODIES_UP, lambda: Reset(request_byte=-1)),
     Row("reset at the first byte of a body coming down, three times", DOWN, Reset(response_byte=0), times=3),
-    Row("reset half way down, always", DOWN, Reset(response_byte=1_000_000), remark="resumed, never begun anew"),
+    Row("reset half way down, always", DOWN, Reset(response_byte=1_000_000), remark="resumed, never started over"),
     Row("cut short at the first byte, three times", DOWN, Close(response_byte=0), times=3),
     Row("cut short at the first byte, always", DOWN, Close(response_byte=0), GIVEN_UP,
         raises=errors.UnreachableError, says="broke"),
-    Row("cut short half way down, always", DOWN, Close(response_byte=1_000_000), remark="resumed, never begun anew"),
+    Row("cut short half way down, always", DOWN, Close(response_byte=1_000_000), remark="resumed, never started over"),
     Row("cut short one byte before the end, always", DOWN, Close(response_byte=-1),
         within=GIVEN_UP, raises=errors.UnreachableError, says="broke"),
     Row("a bit flips on its way up", BODIES_UP, tampers=(Flip("PUT /", 100_000, "request"),),
-        remark="the server refuses it, and gets it again"),
+        remark="the server refuses it; it is sent again"),
     Row("bits flip on their way up, always", BODIES_UP, within=GIVEN_UP,
         tampers=(Flip("PUT /", 100_000, "request", times=99),),
         raises=errors.DigestRefusedError, says="XAmzContentSHA256Mismatch"),
@@ -316,7 +316,7 @@ _PAGE = b"<html><body>Welcome to our <b>network</b></body></html>"
 _GARBAGE = b"\0\1<<<garbage"
 _NOT_DONE = "200, but an error for a body"
 
-ANSWERS = (
+RESPONSES = (
     Row(f"{_NOT_DONE}, twice", UP, Status(200, body=_ERROR), times=2),
     Row(f"{_NOT_DONE}, always", (COMPLETE,), Status(200, body=_ERROR), GIVEN_UP,
         raises=errors.UnavailableError, says="InternalError"),
@@ -333,31 +333,31 @@ ANSWERS = (
         GIVEN_UP, raises=errors.ProtocolError, says="response"),
     Row("200 with garbage for a body, always", (CREATE, COMPLETE, LIST), Status(200, body=_GARBAGE),
         GIVEN_UP, raises=errors.ProtocolError, says="the response is not one that S3 gives"),
-    Row("done, but the answer is lost, twice", (PUT, PART), Close(carry_out=True), times=2),
-    Row("done, but the answer is lost, always", (PUT,), Close(carry_out=True), GIVEN_UP, remark="HEAD compares"),
-    Row("done, but the answer is lost, always", (PART,), Close(carry_out=True), GIVEN_UP,
+    Row("done, but the response is lost, twice", (PUT, PART), Close(carry_out=True), times=2),
+    Row("done, but the response is lost, always", (PUT,), Close(carry_out=True), GIVEN_UP, remark="HEAD compares"),
+    Row("done, but the response is lost, always", (PART,), Close(carry_out=True), GIVEN_UP,
         raises=errors.UnreachableError, says="broke"),
-    Row("done, but the answer is lost (reset), twice", (COMPLETE,), Reset(carry_out=True), times=2,
-        remark="the retry hears NoSuchUpload; HEAD compares"),
-    Row("done, but the answer is lost (reset), always", (COMPLETE,), Reset(carry_out=True), GIVEN_UP,
+    Row("done, but the response is lost (reset), twice", (COMPLETE,), Reset(carry_out=True), times=2,
+        remark="the retry gets NoSuchUpload; HEAD compares"),
+    Row("done, but the response is lost (reset), always", (COMPLETE,), Reset(carry_out=True), GIVEN_UP,
         remark="HEAD compares"),
-    Row("done, but the answer never comes, once", (COMPLETE,), Silence(carry_out=True), times=1, config=_IMPATIENT,
-        remark="the retry hears NoSuchUpload; HEAD compares"),
-    Row("done, but the answer never comes, always", (PUT, COMPLETE), Silence(carry_out=True), GIVEN_UP,
+    Row("done, but the response never comes, once", (COMPLETE,), Silence(carry_out=True), times=1, config=_IMPATIENT,
+        remark="the retry gets NoSuchUpload; HEAD compares"),
+    Row("done, but the response never comes, always", (PUT, COMPLETE), Silence(carry_out=True), GIVEN_UP,
         config=_AT_MOST_TWICE, remark="HEAD compares"),
-    Row("done, but silent after the answer's head, twice", (COMPLETE,), Silence(response_byte=0), times=2,
-        config=_IMPATIENT, remark="the retry hears NoSuchUpload; HEAD compares"),
-    Row("done, but silent after the answer's head, always", (COMPLETE,), Silence(response_byte=0), GIVEN_UP,
+    Row("done, but silent after the response's headers, twice", (COMPLETE,), Silence(response_byte=0), times=2,
+        config=_IMPATIENT, remark="the retry gets NoSuchUpload; HEAD compares"),
+    Row("done, but silent after the response's headers, always", (COMPLETE,), Silence(response_byte=0), GIVEN_UP,
         config=_AT_MOST_TWICE, remark="HEAD compares"),
-    Row("done, but the answer is garbage, always", (COMPLETE,), Status(200, body=_GARBAGE, carry_out=True), GIVEN_UP,
+    Row("done, but the response is garbage, always", (COMPLETE,), Status(200, body=_GARBAGE, carry_out=True), GIVEN_UP,
         remark="HEAD compares"),
-    Row("done, but the answer is 500, always", (PUT, COMPLETE), Status(500, "InternalError", carry_out=True), GIVEN_UP,
-        remark="HEAD compares"),
+    Row("done, but the response is 500, always", (PUT, COMPLETE), Status(500, "InternalError", carry_out=True),
+        GIVEN_UP, remark="HEAD compares"),
     Row("not done, and the upload is gone", (COMPLETE,), Hook(before=lambda server: server.uploads.clear()), AT_ONCE,
         raises=errors.UploadNotFoundError, says="NoSuchUpload"),
-    Row("done, but the answer is lost; or is silent after its head", (CREATE,), Silence(response_byte=0), nth=1,
+    Row("done, but the response is lost, or stops after its headers", (CREATE,), Silence(response_byte=0), nth=1,
         times=1, left="stale", config=_IMPATIENT,
-        remark="the upload that nobody knows is found by `abort_stale_uploads`"),
+        remark="`abort_stale_uploads` finds the upload that nobody knows of"),
 )  # fmt: skip
 
 
@@ -368,15 +368,15 @@ def _interrupted(name: str, where: tuple[Step, ...], action: Action, **more: Any
     )
 
 
-_ON_ITS_WAY = "a request whose last byte is with the system, or the server, may still take effect, whole"
+_ON_ITS_WAY = "a request whose last byte has left may still take effect, as a whole"
 
 CANCELLATIONS = (
-    *_interrupted("while it waits for the answer", ALL, Silence(), remark=_ON_ITS_WAY),
+    *_interrupted("while it waits for the response", ALL, Silence(), remark=_ON_ITS_WAY),
     *_interrupted("while it sends", BODIES_UP, Silence(request_byte=300_000), remark=_ON_ITS_WAY),
     *_interrupted("while it receives", DOWN, Silence(response_byte=1000)),
-    *_interrupted("after it was begun, before that is known", (CREATE,), Silence(0, carry_out=True, seconds=0.2)),
-    *_interrupted("after it was done, before that is known", (PUT, COMPLETE, DELETE), Silence(carry_out=True),
+    *_interrupted("after the server began it, before the response", (CREATE,), Silence(0, carry_out=True, seconds=0.2)),
+    *_interrupted("after it was done, before the response", (PUT, COMPLETE, DELETE), Silence(carry_out=True),
                   remark="and it stays done: the whole object is there, or gone"),
 )  # fmt: skip
 
-ROWS = (*STATUSES, *SILENCES, *BREAKS, *ANSWERS, *CANCELLATIONS)
+ROWS = (*STATUSES, *SILENCES, *BREAKS, *RESPONSES, *CANCELLATIONS)

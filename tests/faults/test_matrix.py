@@ -12,9 +12,9 @@ import pytest
 
 from lsst_lfa.errors import LfaError
 
+from .guide import ELSEWHERE, GUIDE, with_table
 from .hosts import Trap
 from .matrix import LIST, ROWS, STALE, Row, Step
-from .readme import ELSEWHERE, markdown
 from .scene import BUCKET, CONFIG, KEY, Scene, scene
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 NOISE = 4.0
 """Seconds that a busy machine may add to what a row promises."""
-
-README = Path(__file__).parents[2] / "README.md"
 
 
 def cases() -> Iterator[Any]:
@@ -108,14 +106,17 @@ async def check_uploads(row: Row, it: Scene, log: str) -> None:
     assert not it.server.uploads
 
 
-def test_readme() -> None:
-    text = README.read_text()
-    begin, end = "<!-- faults:begin -->", "<!-- faults:end -->"
-    assert begin in text, "no table: see python -m tests.faults.readme"
-    assert text.partition(begin)[2].partition(end)[0].strip() == markdown()
+def test_the_guide_has_the_table() -> None:
+    text = GUIDE.read_text()
+    assert with_table(text) == text, "write it anew: python -m tests.faults.guide"
 
 
-def test_readme_speaks_of_tests_that_exist() -> None:
+def test_a_page_without_marks_has_no_place_for_the_table() -> None:
+    with pytest.raises(ValueError, match="faults:begin"):
+        with_table("no marks")
+
+
+def test_the_guide_speaks_of_tests_that_exist() -> None:
     here = Path(__file__).parent
     for module, name in (test.split(".") for line in ELSEWHERE for test in line.tests):
         assert f"async def {name}(" in (here / f"{module}.py").read_text()

@@ -26,6 +26,8 @@ def _nothing_blocks() -> Iterator[None]:
             function.can_block_in("lsst_lfa/_client/boto3_resource.py", {"_make"})
             # What astropy must not do in a thread.
             function.can_block_in("lsst_lfa/_fits.py", {"_written", "_write"})
+            # Asks the system for the working directory, which is no I/O.
+            function.can_block_in("lsst_lfa/_spool/spool.py", {"__init__"})
             # In a thread, which has a loop of its own.
             function.can_block_in("lsst_lfa/_client/factory.py", {"_prepare"})
             # Coverage's own, when a thread begins.

@@ -1,4 +1,4 @@
-"""The README's blocks and the examples run as they are."""
+"""The README's blocks, the guides and the examples run as they are; what they say of the code is so."""
 
 from __future__ import annotations
 
@@ -8,40 +8,149 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from lsst_lfa import S3Session, TransferConfig, errors
 
 if TYPE_CHECKING:
     from lsst_lfa import MockS3Server
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-PYTHON = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-SHELL = re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+README = ROOT / "README.md"
+GUIDES = sorted((ROOT / "examples").glob("*.md"))
+PAGES = [README, *GUIDES, *sorted((ROOT / ".github").glob("*.md"))]
+UNITS = {"KiB": 1024, "MiB": 1024**2, "s": 1}
+
+by_name = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=[f"block {number}" for number in range(1, len(PYTHON) + 1)])
-async def test_python_blocks(block: str, server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def words(page: Path) -> list[str]:
+    return page.read_text().split()
+
+
+def table(page: Path, head: str) -> list[list[str]]:
+    """Return the cells of a table, by the line at its head."""
+    lines = page.read_text().partition(f"\n{head}")[2].partition("\n\n")[0].splitlines()[2:]
+    assert lines, "no such table"
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+def names(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
+@pytest.fixture
+def newcomer(server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Be in an empty folder, with a service that the environment names."""
     monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
-    (tmp_path / "README.md").write_text("a file to upload")
     monkeypatch.chdir(tmp_path)
-    code = compile(block, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    result = eval(code, {"__name__": "__readme__"})
+
+
+async def run(block: str, name: str, namespace: dict[str, Any]) -> None:
+    code = compile(block, name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    result = eval(code, namespace)
     if inspect.isawaitable(result):
         await result
 
 
-def test_every_block_is_python_or_one_line_of_shell() -> None:
-    assert README.count("```") == 2 * (len(PYTHON) + len(SHELL))
-    assert all(block.count("\n") == 1 for block in SHELL)
+@pytest.mark.usefixtures("newcomer")
+@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
+async def test_each_block_of_the_readme_runs_by_itself(number: int) -> None:
+    await run(blocks(README, "python")[number], f"README.md, block {number + 1}", {"__name__": "__readme__"})
+
+
+@pytest.mark.usefixtures("newcomer")
+@pytest.mark.parametrize("guide", GUIDES, ids=[guide.name for guide in GUIDES])
+async def test_the_blocks_of_a_guide_run_in_their_order(guide: Path) -> None:
+    namespace: dict[str, Any] = {"__name__": "__guide__"}
+    for number, block in enumerate(blocks(guide, "python"), 1):
+        await run(block, f"{guide.name}, block {number}", namespace)
+
+
+@by_name
+def test_every_block_is_in_a_language_that_is_tested_or_shown(page: Path) -> None:
+    found = sum(len(blocks(page, language)) for language in ("python", "sh", "diff", "toml"))
+    assert page.read_text().count("```") == 2 * found
+
+
+def test_ci_runs_the_commands_of_the_readme_and_of_contributing() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
-    for block, pattern in zip(SHELL, ("fits_roundtrip", "pytest", "apt-get update"), strict=True):
-        assert re.search(pattern, block)
-        assert pattern in ci, "CI runs it"
+    runs = re.findall(r'^run "[^"]+" (\S+) "([^"]+)"', ci, re.MULTILINE)
+    assert len(runs) == ci.count("\nrun ")
+    for page, pattern in runs:
+        assert re.search(f"^{pattern}", (ROOT / page).read_text(), re.MULTILINE), "the whole line, from its start"
+    for block in blocks(README, "sh"):
+        assert block.count("\n") == 1
+        assert any(re.match(pattern, block) for page, pattern in runs if page == "README.md"), "CI runs it"
+
+
+def test_the_readme_is_a_page() -> None:
+    assert len(words(README)) <= 900
+    assert README.read_text().count("![") == 1
+
+
+@by_name
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if anchor else []
+        anchors = {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}
+        assert not anchor or anchor in anchors, link
+
+
+def test_the_readme_links_every_guide() -> None:
+    assert {guide.name for guide in GUIDES} == set(
+        re.findall(r"^- \[.*\]\(examples/(\w+\.md)\)", README.read_text(), re.MULTILINE)
+    )
+
+
+def default(cell: str) -> object:
+    """Read a default as the guide writes it: ``16 MiB``, ``0.25 s``, ``None`` in backticks."""
+    number, _, unit = cell.partition(" ")
+    return float(number) * UNITS[unit] if unit else ast.literal_eval(cell.strip("`"))
+
+
+def test_the_configuration_guide_has_every_field_of_a_transfer_config() -> None:
+    rows = table(ROOT / "examples" / "configuration.md", "| Field | Default |")
+    assert {name: default(cell) for (name,), cell in ((names(row[0]), row[1]) for row in rows)} == {
+        field.name: field.default for field in fields(TransferConfig)
+    }
+
+
+def test_the_configuration_guide_has_every_argument_of_a_session() -> None:
+    rows = table(ROOT / "examples" / "configuration.md", "| Argument | Default |")
+    assert {name: default(row[1]) for row in rows for name in names(row[0])} == {
+        name: parameter.default for name, parameter in inspect.signature(S3Session).parameters.items()
+    }
+
+
+def test_the_guide_to_errors_has_the_whole_tree() -> None:
+    rows = table(ROOT / "examples" / "errors.md", "| Error | Is also |")
+    assert sorted(name for row in rows for name in names(row[0])) == errors.__all__
+    for row in rows:
+        (name,) = names(row[0])
+        bases = {base.__name__ for base in getattr(errors, name).__mro__[1:]}
+        assert bases.issuperset(names(row[1]))
+
+
+def test_the_readme_and_the_guide_have_the_same_numbers() -> None:
+    head = "| | lsst_lfa |"
+    measured = table(ROOT / "examples" / "benchmarks.md", head)
+    assert all(row in measured for row in table(README, head))
 
 
 def run_example(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

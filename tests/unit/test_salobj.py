@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import inspect
 import io
@@ -15,7 +14,6 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 NAME = AsyncS3Bucket.make_bucket_name("Test")
 KEY = "Foo:Blue/gen/2020/04/01/Foo:Blue_gen_2020-04-02T11:59:59.999.dat"
 MANUAL = Path(__file__).parents[2] / "examples" / "migrate_from_salobj.md"
-README = Path(__file__).parents[2] / "README.md"
 MiB = 1 << 20
 LARGE = lsst_lfa.TransferConfig().multipart_threshold + MiB
 
@@ -583,26 +580,8 @@ async def test_the_class_is_patched() -> None:
 # The manual
 
 
-def blocks_of_the_manual() -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", MANUAL.read_text(), re.DOTALL | re.MULTILINE)
-
-
-async def test_every_block_of_the_manual_runs(service: MockS3Server, tmp_path: Path, monkeypatch: Any) -> None:
-    # In their order and in one namespace, as a reader would type them into "python -m asyncio".
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {}
-    blocks = blocks_of_the_manual()
-    assert blocks
-    for number, block in enumerate(blocks):
-        code = compile(block, f"{MANUAL.name}, block {number}", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-        assert isinstance(code, CodeType)
-        done = eval(code, namespace)
-        if inspect.isawaitable(done):
-            await done
-
-
 def test_the_manual_has_a_row_for_every_public_name() -> None:
-    table = README.read_text().partition("Attribute by attribute")[2].partition("</details>")[0]
+    table = MANUAL.read_text().partition("## Attribute by attribute")[2]
     first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     rows = {name for cell in first_cells for name in re.findall(r"`(\w+)", cell)}
     theirs = {"name", "profile", "service_resource", "bucket", "mock", "make_bucket_name", "make_key"}

@@ -1,8 +1,9 @@
-"""The matrix as README shows it; ``python -m tests.faults.readme`` prints it."""
+"""The matrix as the guide shows it; ``python -m tests.faults.guide`` writes it there anew."""
 
 from __future__ import annotations
 
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from .matrix import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from .matrix import Row
 
+GUIDE = Path(__file__).parents[2] / "examples" / "guarantees_and_faults.md"
+_BEGIN, _END = "<!-- faults:begin -->", "<!-- faults:end -->"
+
 _NAMES = {
     ALL: "every request",
     UP: "every request of `upload`",
@@ -41,6 +45,9 @@ _NAMES = {
     (*UP, *DOWN, HEAD, LIST, STALE): "every request but `delete`",
     (PUT, PART, GET): "`upload`, `download`",
     (COMPLETE,): "`upload` in parts: complete",
+    (PUT, COMPLETE): "`upload`; in parts: complete",
+    (PUT, COMPLETE, DELETE): "`upload`; in parts: complete; `delete`",
+    (CREATE, COMPLETE, LIST): "`upload` in parts: begin, complete; `list`",
     (CREATE,): "`upload` in parts: begin",
     (PART,): "`upload` in parts: a part",
 }
@@ -93,9 +100,9 @@ ELSEWHERE = (
               ("test_sources.test_a_file_changes", "test_sources.test_a_file_object_fails")),
     Elsewhere("the source is replaced by another file", "`upload` of a path", "succeeds, with the file that was opened",
               "-", ("test_sources.test_a_file_is_replaced",)),
-    Elsewhere("the source raises, or gives something else than bytes", "`upload`", "its own error, or `TypeError`",
+    Elsewhere("the source raises, or gives something other than bytes", "`upload`", "its own error, or `TypeError`",
               "at once", ("test_sources.test_a_file_object_fails", "test_sources.test_an_iterator_raises")),
-    Elsewhere("the disk is full or read-only, the folder missing, the destination a directory or a FIFO",
+    Elsewhere("the disk is full or read-only, the folder is missing, the destination is a directory or a FIFO",
               "`download_file`", "`OSError`; the destination is as it was", "at once",
               ("test_disk.test_a_full_disk", "test_disk.test_a_limit", "test_disk.test_a_read_only_disk",
                "test_disk.test_no_such_folder", "test_disk.test_the_destination_is_a_directory",
@@ -106,17 +113,17 @@ ELSEWHERE = (
               ("test_callbacks.test_it_raises",)),
     Elsewhere("the callback cancels its task", "every transfer", "`CancelledError`; nothing is left", _CANCELLED,
               ("test_callbacks.test_it_cancels_its_own_task",)),
-    Elsewhere("the process is killed", "`upload`", "no object, or the whole; `abort_stale_uploads` finds the rest", "-",
-              ("test_kills.test_in_mid_upload",)),
+    Elsewhere("the process is killed", "`upload`", "no object, or the whole one; `abort_stale_uploads` finds the rest",
+              "-", ("test_kills.test_in_mid_upload",)),
     Elsewhere("the process is killed", "`download_file`",
-              "the old file, or the whole new one; nothing beside it, where the file system has files without a name "
-              "(`O_TMPFILE`), else perhaps a `.lfa-*.part` file", "-",
+              "the old file, or the whole new one; a `.lfa-*.part` file may be left where the file system has no "
+              "unnamed files (`O_TMPFILE`)", "-",
               ("test_kills.test_in_mid_download",)),
-    Elsewhere("1,000 transfers at once", "`upload`, `download`", "succeeds, over `max_connections`", "-",
+    Elsewhere("1,000 transfers at once", "`upload`, `download`", "succeeds, on `max_connections` connections", "-",
               ("test_crowds.test_a_thousand_uploads_and_downloads", "test_crowds.test_a_thousand_through_faults")),
-    Elsewhere("two uploads to one key", "`upload`", "succeeds; one of them, whole", "-",
+    Elsewhere("two uploads to one key", "`upload`", "succeeds; the object is one of them, whole", "-",
               ("test_crowds.test_two_uploads_to_one_key",)),
-    Elsewhere("used in another loop that runs", "everything", "`RuntimeError`", "at once",
+    Elsewhere("used in a second event loop while the first runs", "everything", "`RuntimeError`", "at once",
               ("test_crowds.test_two_loops_in_two_threads",)),
     Elsewhere("the process forks after use", "everything", "succeeds, in both", "-",
               ("test_crowds.test_a_fork_after_use",)),
@@ -126,7 +133,7 @@ _TIMES = ("once", "twice", "three times", "always")
 
 
 def _subject(row: Row) -> tuple[str, str]:
-    """Return what a row is about, and how often it happens if there is more than one answer to that."""
+    """Return what a row is about, and how often it happens if that makes a difference."""
     fault, comma, times = row.fault.rpartition(", ")
     return (fault, times) if comma and times in _TIMES else (row.fault, "")
 
@@ -154,5 +161,15 @@ def markdown() -> str:
     return "\n".join(lines)
 
 
+def with_table(text: str) -> str:
+    """Return a page with the table between its marks, in place of what is there."""
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not (begin and end):
+        msg = f"there is no place for the table: it goes between {_BEGIN} and {_END}"
+        raise ValueError(msg)
+    return f"{before}{begin}\n{markdown()}\n{end}{after}"
+
+
 if __name__ == "__main__":
-    print(markdown())
+    GUIDE.write_text(with_table(GUIDE.read_text()))
