@@ -135,9 +135,10 @@ class Settings:
             config["s3"] = {"addressing_style": style}
         if not self.trust_env:
             config["proxies"] = {}
+        profile = session.get_scoped_config()  # read here, in a thread: botocore would read it on the event loop
         for name in _CHECKSUMS:
             # What the user set by hand wins.
-            by_hand = f"AWS_{name.upper()}" in os.environ or name in session.get_scoped_config()
+            by_hand = f"AWS_{name.upper()}" in os.environ or name in profile
             if not (self.trust_env and by_hand):
                 config[name] = "when_required"
         return config
