@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import os
 import tempfile
@@ -90,7 +91,7 @@ def compressed(draw: Any) -> Any:
 
 TEXTS = st.text("ab c", max_size=6)
 NUMBERS = {"J": "i4", "K": "i8", "E": "f4", "D": "f8"}
-OTHERS = ["8A", "L", "11X", "M", "2E", "PJ()", "QD()", "PA()", "I unsigned", "J scaled", "B null"]
+OTHERS = ["8A", "L", "11X", "M", "2E", "PJ()", "QD()", "PA()", "I unsigned", "E scaled", "B null"]
 
 
 def arrays(seed: int, form: str, rows: int) -> np.ndarray[Any, Any]:
@@ -123,8 +124,8 @@ def column(name: str, form: str, rows: int, draw: Any) -> fits.Column:
             options = {"array": numbers(seed, "f4", (rows, 2)), "unit": "m"}
         case "I unsigned":
             options = {"array": numbers(seed, "u2", rows), "bzero": 32768}
-        case "J scaled":
-            options = {"array": chance.integers(0, 100, rows, "i4"), "bscale": 0.5, "bzero": 3}
+        case "E scaled":
+            options = {"array": numbers(seed, "f4", rows), "bscale": 0.5, "bzero": 3}
         case "B null":
             options = {"array": numbers(seed, "u1", rows), "null": 7}
         case "PJ()" | "QD()" | "PA()":
@@ -234,7 +235,8 @@ def test_a_file_is_dumped_as_astropy_writes_it(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ("a.fits.gz" if origin == "gz" else "a.fits")
-        built.writeto(path)
+        source = by_path(built, Path(folder) / "built.fits")  # to .gz astropy cannot write random groups
+        path.write_bytes(gzip.compress(source, 1) if origin == "gz" else source)
         opens = open_as(origin, path, options)
         with opens() as hdulist, opens() as expected:
             for each in (hdulist, expected):
