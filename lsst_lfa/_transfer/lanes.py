@@ -38,6 +38,7 @@ class Lanes:
         self._loop = asyncio.get_running_loop()
         self._latency = _UNKNOWN
         self._tuning: Tuning | None = None
+        self._measured = False
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._throttled = False
@@ -56,9 +57,14 @@ class Lanes:
         return self._tuning
 
     def took(self, seconds: float) -> None:
-        """Note how long a small request took, or the head of a response to come."""
-        if self._tuning is None and self._latency in (_UNKNOWN, max(self._latency, seconds)):
+        """Note how long a small request took, or the head of a response to come.
+
+        Until data are measured, the quickest tells how long the line is.
+        """
+        if not self._measured and self._latency in (_UNKNOWN, max(self._latency, seconds)):
             self._latency = seconds
+            self._tuning = None
+            self._wake()
 
     def throttled(self) -> None:
         """Note that the server asked us to slow down; once for all requests that it tells at the same time."""
@@ -133,6 +139,7 @@ class Lanes:
         if seconds > 0:
             sample = Sample(now, self._moved / seconds, self._lane_seconds / seconds, self._throttled)
             self._tuning = decide(before, sample, self._ceiling)
+            self._measured = True
         self._throttled = False
         self._restart()
         if self._current().target != before.target:

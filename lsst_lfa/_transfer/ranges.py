@@ -259,7 +259,10 @@ class Fetch:
                 if not await body.readinto(scratch):
                     raise bad_response(self._reader.request, "the server sent less than before")
         while self._stop is None or self._position < self._stop:
-            with writer.get_buffer(self._position)[: rate.chunk or _AT_ONCE] as view:
+            # The end may have been given to another request meanwhile.
+            most = rate.chunk or _AT_ONCE
+            most = most if self._stop is None else min(most, self._stop - self._position)
+            with writer.get_buffer(self._position)[:most] as view:
                 count = await body.readinto(view)
             with self._timeout.suspended():
                 await writer.buffer_updated(self._position)

@@ -64,11 +64,22 @@ async def test_two_transfers_share_and_a_third_is_not_starved() -> None:
 async def test_a_slow_first_response_means_a_long_line() -> None:
     lanes = Lanes(32)
     assert lanes.width == 3
-    lanes = Lanes(32)
+    waiting = [asyncio.create_task(lanes.acquire()) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    assert sum(task.done() for task in waiting) == 3
     lanes.took(0.2)
     assert lanes.width == 32
-    lanes.took(0.001)
-    assert lanes.width == 32, "from then on, what was measured counts"
+    await asyncio.wait_for(asyncio.gather(*waiting), 1)
+
+
+async def test_once_data_were_measured_they_count() -> None:
+    lanes = Lanes(32)
+    async with lanes, lanes, lanes:
+        await asyncio.sleep(0.25)
+        lanes.moved(1000)
+        width = lanes.width
+        lanes.took(0.2)
+        assert lanes.width == width <= 6
 
 
 async def test_the_quickest_of_the_first_responses_counts() -> None:
