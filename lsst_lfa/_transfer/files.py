@@ -90,7 +90,7 @@ class AtomicFile:
         FileExistsError
             If ``replace`` is false and there is a file of that name.
         """
-        await in_thread(self._commit, replace=replace)
+        await in_thread(self.commit_now, replace=replace)
 
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it."""
@@ -148,7 +148,8 @@ class AtomicFile:
                 position += count
                 view = view[count:]
 
-    def _commit(self, *, replace: bool) -> None:
+    def commit_now(self, *, replace: bool = True) -> None:
+        """Do what `commit` does, in the caller's own thread."""
         with self._used() as fd:
             os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -110,7 +110,7 @@ async def test_sources(tmp_path: Path, kind: str, spooled: bool) -> None:
 @pytest.mark.parametrize("kind", ["bytes", "bytearray", "BytesIO", "path", "file", "iterator"])
 async def test_sources_while_s3_hangs(tmp_path: Path, kind: str) -> None:
     given = sources(tmp_path)
-    async with play(tmp_path) as it:
+    async with play(tmp_path, upload_timeout=0.3) as it:
         it.server.script(HANGS)
         file = await it.annex.publish(given[kind], generator="image", key="k")
         assert not file.stored
@@ -232,7 +232,7 @@ async def test_keys_and_generators(tmp_path: Path) -> None:
 )
 async def test_s3_is_away_and_comes_back(tmp_path: Path, fault: Fault) -> None:
     data = os.urandom(300_000)
-    async with play(tmp_path) as it:
+    async with play(tmp_path, upload_timeout=0.3) as it:
         it.server.script(fault)
         began = time.monotonic()
         file = await it.annex.publish(data, generator="image", key="k.fits", id="1")
@@ -251,7 +251,7 @@ async def test_s3_is_away_and_comes_back(tmp_path: Path, fault: Fault) -> None:
 
 
 async def test_an_upload_whose_response_is_lost(tmp_path: Path) -> None:
-    async with play(tmp_path) as it:
+    async with play(tmp_path, upload_timeout=0.3) as it:
         it.server.script(Fault("PutObject", Silence(carry_out=True)))
         file = await it.annex.publish(b"data", generator="image", key="k")
         assert not file.stored
@@ -359,7 +359,7 @@ async def test_a_folder_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCa
 
 
 async def test_events_come_in_the_order_of_publishing(tmp_path: Path) -> None:
-    async with play(tmp_path) as it:
+    async with play(tmp_path, upload_timeout=0.3) as it:
         it.server.script(Fault("*", Silence(), where=lambda seen: seen.key == "0"))
         files = await asyncio.gather(
             *(it.annex.publish(b"%d" % n, generator="image", key=f"{n}", id=f"{n}") for n in range(5))
@@ -580,7 +580,7 @@ async def test_a_key_that_turns_out_to_be_taken_is_reported_by_an_event_of_its_o
 
 
 async def test_a_taken_key_is_settled_before_the_event_where_s3_can_be_asked(tmp_path: Path) -> None:
-    async with play(tmp_path) as it:
+    async with play(tmp_path, upload_timeout=0.3) as it:
         it.server.put(BUCKET, KEY, b"old")
         it.server.script(Fault("PutObject", Silence()))
         file = await it.annex.publish(b"new", generator="image", date=DATE)
