@@ -92,6 +92,7 @@ class Publication:
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self.handed_over = False
         """Whether the background has the file now, and its event."""
+        self._refused = False
 
     async def run(self, source: Any) -> LargeFile:
         """Publish it; see `LargeFileAnnex.publish`."""
@@ -109,6 +110,14 @@ class Publication:
     async def _publish(self, deadline: float) -> LargeFile:
         assert self._reading is not None  # noqa: S101 - for the type checker
         self._start("reading", self._reading.run(self._sink))
+        try:
+            return await self._race(deadline)
+        except (KeyTakenError, NotStoredError):
+            self._refused = True
+            raise
+
+    async def _race(self, deadline: float) -> LargeFile:
+        assert self._reading is not None  # noqa: S101 - for the type checker
         twin = await self._find_twin() if self._taken else None
         if twin is not None:
             return await self._conclude_twin(twin)
@@ -350,7 +359,7 @@ class Publication:
         publisher, record, sidecar = self._publisher, entry.record, str(entry.sidecar)
         done = self._record.stored and self._ticket.over
         try:
-            if done or not record.safe:
+            if done or self._refused or not record.safe:
                 await entry.remove_and_release()
             elif record.stored:
                 await entry.drop_payload()
@@ -359,7 +368,7 @@ class Publication:
             done = False
         await entry.release()
         publisher.drain.busy.discard(sidecar)
-        if record.safe and done and publisher.spool is not None:
+        if record.safe and (done or self._refused) and publisher.spool is not None:
             publisher.spool.count(-record.byte_size)
         elif record.safe:
             self.handed_over = True

@@ -25,7 +25,7 @@ from lsst_lfa._spool.scan import file_system
 from lsst_lfa._transfer import files
 
 RECORD = Record(bucket="bucket", key="GC:1/image/2026/01/31/a ü.fits", component="GC:1", sequence=5)
-COUNT = 10_000 if "LSST_LFA_SOAK" in os.environ else 2_000
+COUNT = 10_000 if "LSST_LFA_SOAK" in os.environ else 500
 
 
 async def put(spool: Spool, data: bytes = b"data", record: Record = RECORD, *, release: bool = True) -> Entry:
