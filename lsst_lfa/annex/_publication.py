@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lsst_lfa._spool import NotKeptError
 from lsst_lfa._transfer.concurrency import uninterrupted
-from lsst_lfa.errors import LfaError, NotStoredError, TransferTimeoutError
+from lsst_lfa.errors import LfaError, NotStoredError, SourceChangedError, TransferTimeoutError
 
 from ._decisions import Outcome, Verdict, decide
 from ._large_file import large_file
@@ -251,7 +251,7 @@ class Publication:
 
     def _lost(self) -> BaseException:
         cause = self._send_error()
-        if not isinstance(cause, LfaError):
+        if not isinstance(cause, LfaError) or isinstance(cause, SourceChangedError):
             return cause or AssertionError("lost without an error")
         kept = f"and {self._not_kept}" if self._not_kept is not None else "and there is no spool, so nothing was kept"
         error = NotStoredError(f"s3://{self._record.bucket}/{self._record.key} was not published: {cause}; {kept}")

@@ -93,38 +93,36 @@ def sources(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("spooled", [True, False])
-@pytest.mark.parametrize("kind", ["bytes", "bytearray", "BytesIO", "path", "file", "iterator"])
-async def test_sources(tmp_path: Path, kind: str, spooled: bool) -> None:
+async def test_sources(tmp_path: Path, spooled: bool) -> None:
     given = sources(tmp_path)
     async with play(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as it:
-        file = await it.annex.publish(given[kind], generator="image", key="k")
-        assert file.stored
-        assert (file.byte_size, file.check_sum) == (len(LARGE), hashlib.md5(LARGE).hexdigest())
-        assert it.object("k") == LARGE
-        assert it.files() == []
-        if kind in {"BytesIO", "file"}:
-            assert given[kind].read() == b""
+        for kind, source in given.items():
+            file = await it.annex.publish(source, generator="image", key=kind)
+            assert file.stored
+            assert (file.byte_size, file.check_sum) == (len(LARGE), hashlib.md5(LARGE).hexdigest())
+            assert it.object(kind) == LARGE
+            assert it.files() == []
+        assert given["BytesIO"].read() == given["file"].read() == b""
     given["file"].close()
 
 
-@pytest.mark.parametrize("kind", ["bytes", "bytearray", "BytesIO", "path", "file", "iterator"])
-async def test_sources_while_s3_hangs(tmp_path: Path, kind: str) -> None:
+async def test_sources_while_s3_hangs(tmp_path: Path) -> None:
     given = sources(tmp_path)
-    async with play(tmp_path, upload_timeout=0.3) as it:
+    async with play(tmp_path, upload_timeout=1) as it:
         it.server.script(HANGS)
-        file = await it.annex.publish(given[kind], generator="image", key="k")
-        assert not file.stored
-        assert file.path is not None
-        assert file.path.read_bytes() == LARGE
-        if kind == "bytearray":
-            given[kind].clear()  # it is its owner's again
-        if kind == "path":
-            assert file.path.samefile(given[kind])
-            given[kind].unlink()
+        files = await asyncio.gather(
+            *(it.annex.publish(source, generator="image", key=kind) for kind, source in given.items())
+        )
+        for file in files:
+            assert not file.stored
+            assert file.path is not None
+            assert file.path.read_bytes() == LARGE
+            assert file.path.samefile(given["path"]) == (file.key == "path")
+        given["bytearray"].clear()  # it is its owner's again
+        given["path"].unlink()
         it.server.script()
         assert await it.annex.wait_stored(10)
-        assert it.object("k") == LARGE
-        it.check(1)
+        it.check(len(given))
     given["file"].close()
 
 
@@ -297,34 +295,35 @@ def fill(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 4 * MiB])
-@pytest.mark.parametrize("kind", ["bytes", "bytearray", "file", "iterator"])
 async def test_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, after: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, after: int
 ) -> None:
     given = sources(tmp_path)
+    del given["path"]  # a link takes no room
     fill(monkeypatch, after)
     async with play(tmp_path, upload_timeout=0.05) as it:
         with caplog.at_level(logging.WARNING):
-            file = await it.annex.publish(given[kind], generator="image", key="k")
-            await it.annex.publish(b"more", generator="image", key="l")
-        assert file.stored
-        assert file.check_sum == hashlib.md5(LARGE).hexdigest()
-        assert it.object("k") == LARGE
-        assert "No space left on device" in caplog.text
-        it.check(2)
+            for kind, source in given.items():
+                file = await it.annex.publish(source, generator="image", key=kind)
+                assert file.stored
+                assert file.check_sum == hashlib.md5(LARGE).hexdigest()
+                assert it.object(kind) == LARGE
+        it.check(len(given))
     given["file"].close()
-    assert len([record for record in caplog.records if "files go to S3 directly" in record.message]) == 1
+    (warning,) = (record.message for record in caplog.records if "files go to S3 directly" in record.message)
+    assert "No space left on device" in warning
 
 
-@pytest.mark.parametrize("kind", ["bytes", "bytearray", "file", "iterator"])
-async def test_a_full_disk_and_no_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+async def test_a_full_disk_and_no_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = sources(tmp_path)
+    del given["path"]
     fill(monkeypatch, 4 * MiB)
     async with play(tmp_path) as it:
         it.server.script(DOWN)
-        async with asyncio.timeout(5):
-            with pytest.raises(errors.NotStoredError, match=r"503.*No space left on device"):
-                await it.annex.publish(given[kind], generator="image", key="k")
+        for source in given.values():
+            async with asyncio.timeout(5):
+                with pytest.raises(errors.NotStoredError, match=r"503.*No space left on device"):
+                    await it.annex.publish(source, generator="image", key="k")
         assert it.topic.written == []
         assert it.files() == []
         assert given["file"].tell() == 0
@@ -668,7 +667,7 @@ async def test_a_success_wakes_the_background_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(403, "QuotaExceeded"), (404, "NoSuchBucket"), (403, "InvalidAccessKeyId"), (403, "AccessDenied")],
+    [(403, "QuotaExceeded"), (404, "NoSuchBucket"), (403, "InvalidAccessKeyId")],
 )
 async def test_what_only_people_can_cure_waits_and_is_logged_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, status: int, code: str
@@ -882,9 +881,9 @@ async def test_the_annex_of_a_site(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 async def test_forty_frames_at_once_while_s3_dies(tmp_path: Path) -> None:
-    frame = os.urandom(MiB)
+    frame = os.urandom(MiB // 4)
     async with play(tmp_path, upload_timeout=3) as it:
-        it.server.script(Fault("*", Reset(), nth=20, times=10_000))
+        it.server.script(Fault("*", Reset(), nth=30, times=10_000))
         await asyncio.gather(
             *(it.annex.publish(frame + b"%d" % n, generator="image", key=f"{n}", id=f"{n}") for n in range(40))
         )
