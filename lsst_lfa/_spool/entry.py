@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .record import Record
 
-__all__ = ["PART", "SIDECAR", "Entry", "claim", "create_sidecar", "lock", "prune", "read_sidecar", "sync_all"]
+__all__ = ["PART", "SIDECAR", "Entry", "claim", "create_sidecar", "lock", "read_sidecar", "sync_all"]
 
 SIDECAR: Final = ".lfa.jsonl"
 """What a sidecar's name has after that of its file."""
@@ -45,17 +45,14 @@ class Entry:
         What the sidecar says.
     fd : `int`
         The sidecar, open and locked; closed by `release`.
-    root : `pathlib.Path`
-        The bucket's folder, below which empty folders are removed.
     new_folders : sequence of `pathlib.Path`, optional
         Folders that were made for it, and are not on disk for certain yet.
     """
 
-    def __init__(self, payload: Path, record: Record, fd: int, root: Path, new_folders: Sequence[Path] = ()) -> None:
+    def __init__(self, payload: Path, record: Record, fd: int, new_folders: Sequence[Path] = ()) -> None:
         self.payload = payload
         self.record = record
         self._fd = fd
-        self._root = root
         self._new_folders = new_folders
         # A descriptor is closed by nobody while a thread uses it: its number is soon another file's.
         self._lock = threading.Lock()
@@ -77,10 +74,13 @@ class Entry:
         OSError
             If the disk could not take it.
         """
-        await self.note(byte_size=size, check_sum=check_sum, sync=True)
-        await file.commit(replace=False)
-        await in_thread(sync_all, [folder.parent for folder in self._new_folders])
-        await self.note(safe=True)
+        await in_thread(self._commit, file, {"byte_size": size, "check_sum": check_sum})
+
+    def _commit(self, file: AtomicFile, digest: dict[str, Any]) -> None:
+        self._note(digest, sync=True)
+        file.commit_now(replace=False)
+        sync_all([folder.parent for folder in self._new_folders])
+        self._note({"safe": True}, sync=False)
 
     async def adopt(self, size: int, check_sum: str) -> None:
         """Take the file that lies in its place already."""
@@ -92,12 +92,22 @@ class Entry:
         await in_thread(self._note, changes, sync)
 
     async def remove(self) -> None:
-        """Remove the file, then the sidecar, then the folders that are empty now."""
+        """Remove the file, then the sidecar; `Spool.prune` removes the folders."""
         await in_thread(self._remove)
 
     async def drop_payload(self) -> None:
         """Remove the file alone: S3 has it, and the sidecar is still needed."""
         await in_thread(self.payload.unlink, missing_ok=True)
+
+    async def remove_and_release(self) -> None:
+        """Do both."""
+        await in_thread(self._remove_and_release)
+
+    def _remove_and_release(self) -> None:
+        try:
+            self._remove()
+        finally:
+            self._release()
 
     async def release(self) -> None:
         """Let others have the file; idempotent."""
@@ -128,7 +138,6 @@ class Entry:
         if self.record.part:
             self.payload.with_name(self.record.part).unlink(missing_ok=True)
         self.sidecar.unlink(missing_ok=True)
-        prune(self.payload.parent, self._root)
 
     def _release(self) -> None:
         with self._lock:
@@ -159,7 +168,7 @@ def create_sidecar(path: Path, record: Record) -> int:
     return fd
 
 
-def claim(path: Path, root: Path) -> Entry | None:
+def claim(path: Path) -> Entry | None:
     """Lock the file that a sidecar describes; `None` if another has it.
 
     Raises
@@ -175,7 +184,7 @@ def claim(path: Path, root: Path) -> Entry | None:
             if not os.fstat(fd).st_nlink:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             record = parse_sidecar(os.pread(fd, os.fstat(fd).st_size, 0))
-            return Entry(path.with_name(path.name.removesuffix(SIDECAR)), record, fd, root)
+            return Entry(path.with_name(path.name.removesuffix(SIDECAR)), record, fd)
     except BaseException:
         os.close(fd)
         raise
@@ -204,14 +213,6 @@ def lock(fd: int) -> bool:
 def read_sidecar(path: Path) -> Record:
     """Read a sidecar without locking it."""
     return parse_sidecar(path.read_bytes())
-
-
-def prune(folder: Path, root: Path) -> None:
-    """Remove empty folders, from this one upwards, up to ``root`` itself."""
-    with suppress(OSError):  # it is not empty, or gone
-        while folder == root or root in folder.parents:
-            folder.rmdir()
-            folder = folder.parent
 
 
 def _write(fd: int, data: bytes) -> None:

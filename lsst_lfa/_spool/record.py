@@ -30,6 +30,8 @@ class Record:
     ----------
     bucket, key : `str`
         Where it goes.
+    asked : `str`
+        The key that was asked for, if it is another one.
     component : `str`
         Whose event announces it.
     sequence : `int`
@@ -52,6 +54,7 @@ class Record:
     key: str
     component: str
     sequence: int
+    asked: str = ""
     generator: str = ""
     version: float = 1.0
     id: str = ""

@@ -6,10 +6,11 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .entry import PART, SIDECAR, claim, prune, read_sidecar
+from .entry import PART, SIDECAR, claim, read_sidecar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from .record import Announce
 
-__all__ = ["Found", "Scan", "file_system", "foreign_files"]
+__all__ = ["Found", "Scan", "file_system", "foreign_files", "prune_all"]
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +91,7 @@ class Scan:
                 f"{foreign} files in {self._root} have no sidecar, so they are not sent: adopt() takes them in",
             )
         self._clear(parts - named)
+        prune_all(self._root)
         return sorted(found)
 
     def _look_at(self, path: Path, named: set[str]) -> Iterator[Found]:
@@ -116,7 +118,7 @@ class Scan:
     def _remove_remains(self, path: Path) -> None:
         """Remove what a crash left of a file that was never complete; its `publish` had not returned."""
         try:
-            entry = claim(path, self._root)
+            entry = claim(path)
             if entry is None:
                 return  # it is being written right now
             try:
@@ -137,7 +139,6 @@ class Scan:
             try:
                 if time.time() - path.stat().st_mtime > _MAKING:
                     path.unlink(missing_ok=True)
-                    prune(path.parent, self._root)
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -147,6 +148,13 @@ class Scan:
         if path not in self._reported:
             self._reported.add(path)
             log.warning(message)
+
+
+def prune_all(root: Path) -> None:
+    """Remove a bucket's folders that are empty; the files' own removal leaves them for the next file."""
+    for folder, _, _ in os.walk(root, topdown=False):
+        with suppress(OSError):  # it is not empty, or in use
+            Path(folder).rmdir()
 
 
 def foreign_files(root: Path) -> Iterator[Path]:

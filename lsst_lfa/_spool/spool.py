@@ -16,7 +16,7 @@ from lsst_lfa._transfer.files import safe_join
 from lsst_lfa.naming import revised_key
 
 from .entry import PART, SIDECAR, Entry, claim, create_sidecar, read_sidecar
-from .scan import Scan, file_system, foreign_files
+from .scan import Scan, file_system, foreign_files, prune_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,7 +153,11 @@ class Spool:
         ValueError
             If its sidecar cannot be understood.
         """
-        return (await _entry_in_thread(self._claim, Path(sidecar)))[0]
+        return (await _entry_in_thread(lambda: (claim(Path(sidecar)),)))[0]
+
+    async def prune(self, bucket: str) -> None:
+        """Remove a bucket's folders that are empty."""
+        await in_thread(lambda: prune_all(self._root(bucket)))
 
     async def foreign(self, folder: Path) -> list[Path]:
         """Return the files below a folder that have no sidecar, oldest first."""
@@ -185,9 +189,6 @@ class Spool:
     def _scan(self, bucket: str, known: AbstractSet[str]) -> list[Found]:
         return self._scans.setdefault(bucket, Scan(self._root(bucket))).run(known)
 
-    def _claim(self, sidecar: Path) -> tuple[Entry | None]:
-        return (claim(sidecar, self._root(sidecar.relative_to(self.folder.resolve()).parts[0])),)
-
     def _open(self, bucket: str) -> None:
         self._used = 0
         self._scans.pop(bucket, None)
@@ -214,7 +215,7 @@ class Spool:
             key = name if taken and record.if_exists == "keep" else record.key
             payload, new_folders = self._place(record.bucket, name)
             sidecar = payload.with_name(payload.name + SIDECAR)
-            mine = replace(record, key=key, part=f".lfa-{secrets.token_hex(8)}{PART}")
+            mine = replace(record, key=key, asked=record.key, part=f".lfa-{secrets.token_hex(8)}{PART}")
             try:
                 fd = create_sidecar(sidecar, mine)
             except FileExistsError:
@@ -225,7 +226,7 @@ class Spool:
                 sidecar.unlink()
                 os.close(fd)
                 continue
-            return Entry(payload, mine, fd, self._root(record.bucket), new_folders), taken
+            return Entry(payload, mine, fd, new_folders), taken
         msg = f"{record.key!r} has too many versions already" if not in_place else f"{record.key!r} is in the spool"
         raise ValueError(msg)
 

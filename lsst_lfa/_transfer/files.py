@@ -90,14 +90,14 @@ class AtomicFile:
         FileExistsError
             If ``replace`` is false and there is a file of that name.
         """
-        await in_thread(self._commit, replace=replace, executor=threads("disk"))
+        await in_thread(self.commit_now, replace=replace, executor=threads("disk"))
 
     def write_all(self, data: memoryview) -> None:
         """Create, write, commit and discard, in one. It blocks: call it in a thread."""
         try:
             self._create()
             self._write(data, 0)
-            self._commit(replace=True)
+            self.commit_now(replace=True)
         finally:
             if self._give_up():
                 self._remove()
@@ -173,7 +173,8 @@ class AtomicFile:
                 position += count
                 view = view[count:]
 
-    def _commit(self, *, replace: bool) -> None:
+    def commit_now(self, *, replace: bool = True) -> None:
+        """Do what `commit` does, in the caller's own thread."""
         with self._used() as fd:
             os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

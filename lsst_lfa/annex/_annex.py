@@ -8,7 +8,6 @@ import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
-from weakref import WeakValueDictionary
 
 from lsst_lfa import naming, sites
 from lsst_lfa._session import S3Session
@@ -22,6 +21,7 @@ from ._drain import Drain
 from ._large_file import check_version, guess_mime_type, tai_now
 from ._life import Life
 from ._publication import Publication, Publisher
+from ._sending import KeyLocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ class LargeFileAnnex:
         self._make_bucket: Callable[[], tuple[S3Bucket, S3Session | None]] | None = None
         self._session: S3Session | None = None
         self._last_sequence = 0
-        self._keys: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._keys = KeyLocks()
 
     @classmethod
     def for_site(
@@ -281,7 +281,7 @@ class LargeFileAnnex:
         life.drain.publications += 1
         try:
             # Files of the same key one by one: the second one's key depends on the first one's fate.
-            async with self._keys.setdefault(record.key, asyncio.Lock()):
+            async with self._keys.of(record.key):
                 return await publication.run(source)
         except BaseException:
             if ticket.file is None and not publication.handed_over:
@@ -312,6 +312,7 @@ class LargeFileAnnex:
                     await life.drain.changed.wait()
         except TimeoutError:
             return False
+        await life.drain.prune()
         return True
 
     async def adopt(self, folder: str | os.PathLike[str] | None = None, *, announce: bool = False) -> int:

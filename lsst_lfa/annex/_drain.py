@@ -16,7 +16,7 @@ from ._decisions import Step, concerns_all, next_step, pause_after
 from ._large_file import large_file
 from ._queue import SendQueue, Waiting
 from ._reading import Digest, hash_file, open_reading
-from ._sending import Sending
+from ._sending import KeyLocks, Sending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -110,6 +110,7 @@ class Drain:
         self.publications = 0
         """Number of files that are being published."""
         self.hourly = HourlyLog()
+        self.locks = KeyLocks()
 
     @property
     def busy(self) -> set[str]:
@@ -163,6 +164,11 @@ class Drain:
         """Go on at once: S3 was just seen to work."""
         self._queue.worked()
         self._tell()
+
+    async def prune(self) -> None:
+        """Remove the folders in which nothing waits any more."""
+        if self._spool is not None:
+            await self._spool.prune(self._bucket.name)
 
     def published(self) -> None:
         """Note that a `publish` has ended: an event may be due."""
@@ -339,7 +345,14 @@ class Drain:
 
         # Whoever published it with "error" can no longer be told.
         if_exists = "keep" if record.if_exists == "error" else record.if_exists
-        sending = Sending(self._bucket, record.key, if_exists, record.mime_type)
+        sending = Sending(
+            self._bucket,
+            self.locks,
+            record.asked or record.key,
+            record.key,
+            if_exists=if_exists,
+            mime_type=record.mime_type,
+        )
         await sending.send(await open_reading(entry.payload, spooled=True), digest)
         self._queue.worked()
         if sending.key != record.key:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 import mimetypes
@@ -149,14 +148,10 @@ def guess_mime_type(key: str) -> str:
     suffix = key[key.rfind(".") :].lower()
     if suffix in _TYPES:
         return _TYPES[suffix]
-    kind, encoding = _mime_types().guess_type(key.rpartition("/")[2])
-    return (kind or "") if encoding is None else _COMPRESSED.get(encoding, "")
-
-
-@functools.cache
-def _mime_types() -> mimetypes.MimeTypes:
-    # With its own tables alone: it reads no files.
-    return mimetypes.MimeTypes()
+    # Python's own tables alone: `mimetypes.guess_type` reads the system's files.
+    if suffix in mimetypes.encodings_map:
+        return _COMPRESSED.get(mimetypes.encodings_map[suffix], "")
+    return mimetypes.types_map.get(suffix, "") if "/" not in suffix else ""
 
 
 def tai_now() -> str:

@@ -78,5 +78,6 @@ class Life:
             await asyncio.wait(tasks)
         if self.announcer.due:
             await self.announcer.flush()
+        await self.drain.prune()
         if self.announcer.due:
             log.error("events are still due while the annex is closed; those of files in the spool are sent later")

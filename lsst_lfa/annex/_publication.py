@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lsst_lfa._spool import NotKeptError
 from lsst_lfa._transfer.concurrency import uninterrupted
-from lsst_lfa.errors import LfaError, NotStoredError, TransferTimeoutError
+from lsst_lfa.errors import LfaError, NotStoredError, SourceChangedError, TransferTimeoutError
 
 from ._decisions import Outcome, Verdict, decide
 from ._large_file import large_file
@@ -32,6 +32,8 @@ __all__ = ["Publication", "Publisher"]
 
 log = logging.getLogger(__name__)
 
+_UPLOADS: Final = 6
+
 
 @dataclass
 class Publisher:
@@ -43,6 +45,12 @@ class Publisher:
         Uploads that were given up, and still clean up after themselves.
     hurry : `asyncio.Event`
         Set when files need only be safe, in whatever way.
+    slots : `asyncio.Semaphore`
+        Of the uploads: many at once are no faster, and each costs the event
+        loop a few milliseconds when it begins, and when it fails.
+    turns : `asyncio.Lock`
+        Held over the steps that cost as much, each in a turn of the event
+        loop of its own.
     """
 
     bucket: S3Bucket
@@ -53,6 +61,8 @@ class Publisher:
     on_stored: Callable[[LargeFile], Awaitable[None]]
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
+    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Publication:
@@ -77,10 +87,12 @@ class Publication:
         self._taken: list[Taken] = []
         self._sink: Sink | None = None
         self._reading: Reading | None = None
-        self._sending = Sending(publisher.bucket, record.key, record.if_exists, record.mime_type)
+        self._asked = record.key
+        self._sending = self._new_sending()
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self.handed_over = False
         """Whether the background has the file now, and its event."""
+        self._refused = False
 
     async def run(self, source: Any) -> LargeFile:
         """Publish it; see `LargeFileAnnex.publish`."""
@@ -98,6 +110,14 @@ class Publication:
     async def _publish(self, deadline: float) -> LargeFile:
         assert self._reading is not None  # noqa: S101 - for the type checker
         self._start("reading", self._reading.run(self._sink))
+        try:
+            return await self._race(deadline)
+        except (KeyTakenError, NotStoredError):
+            self._refused = True
+            raise
+
+    async def _race(self, deadline: float) -> LargeFile:
+        assert self._reading is not None  # noqa: S101 - for the type checker
         twin = await self._find_twin() if self._taken else None
         if twin is not None:
             return await self._conclude_twin(twin)
@@ -105,7 +125,7 @@ class Publication:
             self._start("keeping", self._keep())
         # What replaces a file that waits must not come before it.
         if not (self._taken and self._record.if_exists == "overwrite"):
-            self._start("sending", self._sending.send(self._reading, self._digest))
+            self._start("sending", self._send(self._reading))
         verdict = await self._wait_until_safe(deadline)
         if verdict is Verdict.LOST:
             raise self._lost()
@@ -117,6 +137,10 @@ class Publication:
     async def _digest(self) -> Digest:
         digest: Digest = await asyncio.shield(self._tasks["reading"])
         return digest
+
+    async def _send(self, reading: Reading) -> None:
+        async with self._publisher.slots:
+            await self._sending.send(reading, self._digest)
 
     # Keeping
 
@@ -133,9 +157,18 @@ class Publication:
         self._sink = Sink(spool, self._entry.new_file())
         if self._entry.record.key != self._record.key:
             self._record = replace(self._record, key=self._entry.record.key)
-            self._sending = Sending(
-                self._publisher.bucket, self._record.key, self._record.if_exists, self._record.mime_type
-            )
+            self._sending = self._new_sending()
+
+    def _new_sending(self) -> Sending:
+        record, publisher = self._record, self._publisher
+        return Sending(
+            publisher.bucket,
+            publisher.drain.locks,
+            self._asked,
+            record.key,
+            if_exists=record.if_exists,
+            mime_type=record.mime_type,
+        )
 
     def _give_up_spool(self, error: NotKeptError) -> None:
         self._not_kept = error
@@ -188,6 +221,8 @@ class Publication:
             time_up = loop.time() >= deadline or hurry.is_set()
             verdict = decide(self._outcome("sending"), self._outcome("keeping"), time_up=time_up)
             if verdict is not Verdict.WAIT:
+                async with self._publisher.turns:
+                    await asyncio.sleep(0)
                 return verdict
             running = {task for task in self._tasks.values() if not task.done()}
             await asyncio.wait(
@@ -216,7 +251,7 @@ class Publication:
 
     def _lost(self) -> BaseException:
         cause = self._send_error()
-        if not isinstance(cause, LfaError):
+        if not isinstance(cause, LfaError) or isinstance(cause, SourceChangedError):
             return cause or AssertionError("lost without an error")
         kept = f"and {self._not_kept}" if self._not_kept is not None else "and there is no spool, so nothing was kept"
         error = NotStoredError(f"s3://{self._record.bucket}/{self._record.key} was not published: {cause}; {kept}")
@@ -237,12 +272,13 @@ class Publication:
         self._record = replace(
             self._record, key=self._sending.key, byte_size=digest.size, check_sum=digest.md5, stored=True
         )
-        await self._note(stored=True, key=self._sending.key)
         file = self._file(stored=True)
         if self._record.announce == "safe":
             await self._publisher.announcer.announce(self._ticket, file)
         else:
             await self._publisher.announcer.announce_if_next(self._ticket, file)
+        if not self._ticket.over:
+            await self._note(stored=True, key=self._sending.key)
         await self._publisher.on_stored(file)
         self._publisher.drain.kick()
         return file
@@ -321,10 +357,10 @@ class Publication:
     async def _settle_entry(self, entry: Entry) -> None:
         """Remove what is done with, or hand over to the background what it has to do."""
         publisher, record, sidecar = self._publisher, entry.record, str(entry.sidecar)
-        done = record.stored and (self._ticket.over or record.announce == "never")
+        done = self._record.stored and self._ticket.over
         try:
-            if done or not record.safe:
-                await entry.remove()
+            if done or self._refused or not record.safe:
+                await entry.remove_and_release()
             elif record.stored:
                 await entry.drop_payload()
         except OSError as error:
@@ -332,7 +368,7 @@ class Publication:
             done = False
         await entry.release()
         publisher.drain.busy.discard(sidecar)
-        if record.safe and done and publisher.spool is not None:
+        if record.safe and (done or self._refused) and publisher.spool is not None:
             publisher.spool.count(-record.byte_size)
         elif record.safe:
             self.handed_over = True

@@ -171,6 +171,7 @@ class _MemoryReading:
     def finish(self, *, safe: bool) -> None:
         if safe:
             self._finish()
+        self._view = memoryview(b"")  # an error's traceback keeps this object for a while, but not the bytes
 
 
 class _PathReading:

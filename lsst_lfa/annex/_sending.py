@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
 
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.etag import check_etag, parts_in
-from lsst_lfa.errors import AccessDeniedError, IntegrityError, KeyNotFoundError, UnverifiableError
+from lsst_lfa._transfer.responses import object_info
+from lsst_lfa.errors import IntegrityError, ServiceError, UnverifiableError
 from lsst_lfa.naming import revised_key
 
 from ._decisions import Found, judge
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from lsst_lfa import ObjectInfo
     from lsst_lfa._bucket import S3Bucket
@@ -21,13 +25,26 @@ if TYPE_CHECKING:
 
     from ._reading import Digest, Reading
 
-__all__ = ["KeyTakenError", "Sending"]
+__all__ = ["KeyLocks", "KeyTakenError", "Sending"]
 
 _MAX_REVISIONS: Final = 10_000
+_NOT_FOUND: Final = 404
+_NOT_SEEN: Final = (403, _NOT_FOUND)
 
 
 class KeyTakenError(FileExistsError):
     """An object with other bytes has the key."""
+
+
+class KeyLocks:
+    """A lock for each key that is in use: of two files that want it, one looks only when the other is there."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, key: str) -> asyncio.Lock:
+        """Return a key's lock."""
+        return self._locks.setdefault(key, asyncio.Lock())
 
 
 class Sending:
@@ -37,8 +54,12 @@ class Sending:
     ----------
     bucket : `AsyncS3Bucket`
         Where it goes.
+    locks : `KeyLocks`
+        Those of all files that go there.
+    asked : `str`
+        The key that was asked for.
     key : `str`
-        The first key to try.
+        The first key to try: that one, or a revision of it.
     if_exists : {"keep", "overwrite", "error"}
         What happens to an object that has the key already.
     mime_type : `str`
@@ -50,9 +71,13 @@ class Sending:
         The key, as far as it is settled.
     """
 
-    def __init__(self, bucket: S3Bucket, key: str, if_exists: IfExists, mime_type: str) -> None:
+    def __init__(
+        self, bucket: S3Bucket, locks: KeyLocks, asked: str, key: str, *, if_exists: IfExists, mime_type: str
+    ) -> None:
         self._bucket = bucket
-        self._first = self.key = key
+        self._locks = locks
+        self._asked = asked
+        self.key = key
         self._if_exists = if_exists
         self._mime_type = mime_type
         self._may_look = True
@@ -74,31 +99,42 @@ class Sending:
         LfaError
             If the service failed.
         """
-        number = 0
-        while number < _MAX_REVISIONS:
-            self.key = revised_key(self._first, number)
-            info = None if self._if_exists == "overwrite" else await self._head()
-            same = info is not None and reading.repeatable and await self._same(info, reading, await digest())
-            found = judge(exists=info is not None, same=same, if_exists=self._if_exists)
-            if found is Found.ALREADY_THERE:
-                return
+        for key in self._candidates():
+            self.key = key
+            async with self._locks.of(key):
+                found = Found.SEND
+                while found is Found.SEND:  # again, if an object came in between
+                    found = await self._look(reading, digest)
+                    if found is Found.ALREADY_THERE or (found is Found.SEND and await self._put(reading)):
+                        return
             if found is Found.REFUSE:
                 break
-            if found is Found.NEXT_KEY:
-                number += 1
-            elif await self._put(reading):
-                return
-        msg = f"s3://{self._bucket.name}/{self._first} exists, and has other bytes: nothing was overwritten"
+        msg = f"s3://{self._bucket.name}/{self._asked} exists, and has other bytes: nothing was overwritten"
         raise KeyTakenError(msg)
 
+    def _candidates(self) -> Iterator[str]:
+        """Iterate over the keys to try: this one, and its next revisions."""
+        keys = (revised_key(self._asked, number) for number in range(_MAX_REVISIONS))
+        return dropwhile(lambda key: key != self.key, keys) if self.key != self._asked else keys
+
+    async def _look(self, reading: Reading, digest: Callable[[], Awaitable[Digest]]) -> Found:
+        info = None if self._if_exists == "overwrite" else await self._head()
+        same = info is not None and reading.repeatable and await self._same(info, reading, await digest())
+        return judge(exists=info is not None, same=same, if_exists=self._if_exists)
+
     async def _head(self) -> ObjectInfo | None:
+        """Return what has the key; one request, where `head` makes sure with a second one that nothing has it."""
+        bucket = self._bucket
         try:
-            return await self._bucket.head(self.key)
-        except KeyNotFoundError:
-            return None
-        except AccessDeniedError:
-            # S3 tells who may not list a bucket this of a missing key too.
-            self._may_look = False
+            async with bucket._borrow("head", self.key) as client:  # noqa: SLF001 - a room of ours
+                response = await client.call("head_object", self.key)
+                return object_info(client.info("head_object", self.key), self.key, response)
+        except ServiceError as error:
+            status = error.response["ResponseMetadata"].get("HTTPStatusCode")
+            if status not in _NOT_SEEN:
+                raise
+            # S3 says 403 of a missing key to who may not list the bucket; and if more is missing, the upload says so.
+            self._may_look = self._may_look and status == _NOT_FOUND
             return None
 
     async def _same(self, info: ObjectInfo, reading: Reading, digest: Digest) -> bool:

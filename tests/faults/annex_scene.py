@@ -59,7 +59,7 @@ class Play:
         self.options: dict[str, Any] = {
             "event": self.topic,
             "spool": self.folder,
-            "upload_timeout": 0.3,
+            "upload_timeout": 8.0,
             "on_stored": self.stored.append,
             **options,
         }

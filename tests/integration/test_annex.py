@@ -191,10 +191,13 @@ async def test_a_night(service: Service, name: str, tmp_path: Path) -> None:
         for url, md5 in expected.items():
             assert await fetch_md5(bucket, url) == md5
         assert len(service.keys(name)) == SCANS
+        # A server that is killed in mid-upload cannot be told to abort it.
+        orphans = await bucket.abort_stale_uploads(-5)
         assert files(tmp_path / "spool") == []
     print(
         f"\n{SCANS} scans, S3 {counts}: longest wait for an event {max(waits):.1f} s, median "
-        f"{sorted(waits)[len(waits) // 2]:.2f} s; drained {drained:.1f} s after the end"
+        f"{sorted(waits)[len(waits) // 2]:.2f} s; drained {drained:.1f} s after the end; "
+        f"{orphans} uploads could not be aborted at once"
     )
 
 
@@ -260,12 +263,13 @@ async def test_the_same_id_twice_while_s3_is_away(service: Service, name: str, t
             assert await second.wait_stored(60)
         found = {each.key: (await bucket.download(each.key)).getvalue() async for each in bucket.list()}
         root = one.key.removesuffix(".fits")
-        assert found == {f"{root}.fits": b"one", f"{root}_r1.fits": b"two", f"{root}_r2.fits": b"three"}
-        # While S3 was away nobody could know that the key was taken: the right URLs came later, and each is true.
-        told = [each["url"] for each in topic.written]
-        assert {bucket.url(key) for key in found} <= set(told)
-        assert two.url in told
-        assert three.url in told
+        assert sorted(found) == [f"{root}.fits", f"{root}_r1.fits", f"{root}_r2.fits"]
+        assert sorted(found.values()) == [b"one", b"three", b"two"]
+        assert found[one.key] == b"one"
+        # While S3 was away nobody could know that the key was taken: the right URL came later, in an event of its own.
+        told = {(each["url"], each["checkSum"]) for each in topic.written}
+        assert told >= {(bucket.url(key), hashlib.md5(data).hexdigest()) for key, data in found.items()}
+        assert {two.url, three.url} <= {url for url, _ in told}
         assert files(tmp_path) == []
 
 
@@ -298,6 +302,7 @@ async def test_forty_frames_at_once(service: Service, name: str, tmp_path: Path)
         assert [each["id"] for each in topic.written[1:]] == [f"{number}" for number in range(40)]
         for file in published:
             assert await fetch_md5(bucket, file.url) == file.check_sum
+        await bucket.abort_stale_uploads(-5)  # those that were under way when it was killed
     stored = sum(file.stored for file in published)
     print(
         f"\n40 frames of 10 MiB, {stored} stored before S3 died: the longest publish took {max(times):.2f} s "
@@ -306,7 +311,7 @@ async def test_forty_frames_at_once(service: Service, name: str, tmp_path: Path)
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("megabytes", [1, 50, 500])
+@pytest.mark.parametrize("megabytes", [1, 50, 200])
 async def test_cost(service: Service, name: str, tmp_path: Path, megabytes: int) -> None:
     """What the spool adds to an upload, best of 5, or of 3 where it takes long."""
     data = os.urandom(megabytes * MiB)
