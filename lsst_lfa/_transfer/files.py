@@ -74,11 +74,14 @@ class AtomicFile:
         await in_thread(self._commit)
 
     def write_all(self, data: memoryview) -> None:
-        """Create, write, commit and discard, in one. It blocks: call it in a thread."""
+        """Create the file, write it and give it its name; when it is on the disk is the system's to decide.
+
+        It blocks: call it in a thread.
+        """
         try:
             self._create()
             self._write(data, 0)
-            self._commit()
+            self._commit(durable=False)
         finally:
             self._discard()
 
@@ -133,16 +136,18 @@ class AtomicFile:
                 position += count
                 view = view[count:]
 
-    def _commit(self) -> None:
+    def _commit(self, *, durable: bool = True) -> None:
         with self._used() as fd:
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 if not os.fstat(fd).st_nlink:
                     # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
                     os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
                 self._temporary.replace(self._path)
-                os.fsync(folder)
+                if durable:
+                    os.fsync(folder)
             finally:
                 os.close(folder)
 

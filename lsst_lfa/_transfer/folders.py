@@ -269,6 +269,8 @@ async def download_folder(
             if name:  # else the marker of the folder itself
                 held = item.size if item.size <= _SMALL else _HELD
                 await work.start(group, name, held, partial(fetch, name, item))
+    # Once for all small files: for each of them it would take longer than its download.
+    await in_thread(os.sync)
     return work.summary
 
 
