@@ -35,6 +35,27 @@ async def test_python_blocks(block: str, server: MockS3Server, monkeypatch: pyte
         await result
 
 
+async def test_the_guide_to_the_verbs(server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its blocks run one after another: each has what those before it made."""
+    guide = (ROOT / "examples" / "verbs.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", guide, re.MULTILINE | re.DOTALL)
+    assert guide.count("```") == 2 * len(blocks)
+    monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "__guide__"}
+    for number, block in enumerate(blocks, 1):
+        code = compile(block, f"verbs.md, block {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        result = eval(code, names)
+        if inspect.isawaitable(result):
+            await result
+    shown = "".join(blocks)
+    verbs = "upload upload_fits head read download open stream fits_headers download_fits copy list delete_many"
+    for verb in (*verbs.split(), "upload_folder", "download_folder", "bucket_for", "download_url"):
+        assert f"{verb}(" in shown
+
+
 def test_every_block_is_python_or_one_line_of_shell() -> None:
     assert README.count("```") == 2 * (len(PYTHON) + len(SHELL))
     assert all(block.count("\n") == 1 for block in SHELL)
