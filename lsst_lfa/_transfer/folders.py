@@ -311,9 +311,11 @@ async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[ObjectInfo,
     token: str | None = ""
     while token is not None:
         page, token = await list_page(client, prefix, token)
-        for item in page:
+        for number, item in enumerate(page, 1):
             if isinstance(item, ObjectInfo):
                 yield item
+            if number % _WALKED == 0:
+                await asyncio.sleep(0)  # whoever takes them may not wait for anything in between
 
 
 def _is_same(path: Path, size: int, etag: str, part_size: int) -> bool:

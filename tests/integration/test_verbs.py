@@ -96,8 +96,9 @@ async def test_copies(
         monkeypatch.setattr(engine, "_MAX_COPY", 6 * MiB)
         monkeypatch.setattr(engine, "_PART_SIZE", 5 * MiB)
     data = sample(12 * MiB)
-    await bucket.upload(data, "source ü+%41.fits", metadata=METADATA)
-    await bucket.copy("source ü+%41.fits", "copy")
+    source = "source ü+?#.fits" if in_parts else "source ü+%41.fits"
+    await bucket.upload(data, source, metadata=METADATA)
+    await bucket.copy(source, "copy")
     assert (await bucket.download("copy")).getvalue() == data
     info = await bucket.head("copy")
     assert (info.content_type, info.metadata) == ("application/fits", METADATA)
@@ -111,6 +112,19 @@ async def test_copies(
             await bucket.copy("missing", "copy", source_bucket=other)
     finally:
         service.remove(other)
+
+
+@pytest.mark.servers("ceph")
+async def test_ceph_is_not_asked_to_copy_what_it_would_mistake(
+    service: Service, name: str, bucket: AsyncS3Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_MAX_COPY", 6 * MiB)
+    data = sample(7 * MiB)
+    await bucket.upload(data, "%41")
+    await bucket.upload(data[::-1], "A")
+    with pytest.raises(errors.LfaError, match="Ceph"):
+        await bucket.copy("%41", "copy")
+    assert "copy" not in service.keys(name)
 
 
 async def test_folders_are_listed_and_many_are_deleted(bucket: AsyncS3Bucket) -> None:
