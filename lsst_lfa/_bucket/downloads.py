@@ -288,9 +288,11 @@ class DownloadVerbs(BucketBase):
     ) -> FolderSummary:
         """Download all objects of a folder in the bucket; the rest of their keys becomes their paths.
 
-        Each file is there whole or not at all, as with `download_file`. A key
-        whose path would leave the folder, or that has none of its own there
-        (``x//y``), is a failure. Call it again to fetch what is new.
+        Each file is there whole or not at all; all are on the disk at the end.
+        (If the machine itself crashes before, files of up to 1 MiB may be
+        empty, which the next call sees.) A key whose path would leave the
+        folder, or that has none of its own there (``x//y``), is a failure.
+        Call it again to fetch what is new.
 
         Parameters
         ----------

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lsst_lfa.errors import ObjectChangedError
+from lsst_lfa.errors import LfaError, ObjectChangedError
 
 from .concurrency import task_group
 from .operations import head_response
@@ -38,6 +38,7 @@ async def copy(client: BucketClient, source_bucket: str, source: str, key: str, 
     """
     origin = await _Source.find(replace(client, bucket=source_bucket), source)
     if origin.size > _MAX_COPY:
+        origin.require_safe_name()
         params = options.params_for_new(origin.head)
         await _MultipartCopy(client, key, UploadOptions(params=params), origin).copy()
         return
@@ -77,6 +78,14 @@ class _Source:
         if self.head.get("VersionId", "null") != "null":
             place["VersionId"] = self.head["VersionId"]
         return {"CopySource": place, "CopySourceIfMatch": self.head["ETag"]}
+
+    def require_safe_name(self) -> None:
+        """Refuse what Ceph RGW would take for another object: it decodes the source of a part twice (seen in 16.2)."""
+        headers = self.head["ResponseMetadata"].get("HTTPHeaders", {})
+        if "%" in self.key and any(name.startswith("x-rgw-") for name in headers):
+            what = 'Ceph cannot copy an object of over 5 GiB whose key has a "%": it might copy another one'
+            hint = "Download it and upload it again: upload takes what open() gives."
+            raise self.client.info("copy", self.key).failed(LfaError, what, hint, transient=False)
 
     async def require_unchanged(self) -> None:
         """Make sure that it is still there: some servers (Ceph RGW 16, moto) do not know the condition."""

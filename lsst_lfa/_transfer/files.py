@@ -93,11 +93,14 @@ class AtomicFile:
         await in_thread(self.commit_now, replace=replace, executor=threads("disk"))
 
     def write_all(self, data: memoryview) -> None:
-        """Create, write, commit and discard, in one. It blocks: call it in a thread."""
+        """Create the file, write it and give it its name; when it is on the disk is the system's to decide.
+
+        It blocks: call it in a thread.
+        """
         try:
             self._create()
             self._write(data, 0)
-            self.commit_now(replace=True)
+            self.commit_now(durable=False)
         finally:
             if self._give_up():
                 self._remove()
@@ -173,10 +176,11 @@ class AtomicFile:
                 position += count
                 view = view[count:]
 
-    def commit_now(self, *, replace: bool = True) -> None:
-        """Do what `commit` does, in the caller's own thread."""
+    def commit_now(self, *, replace: bool = True, durable: bool = True) -> None:
+        """Do what `commit` does, in the caller's own thread; when it is on the disk may be left to the system."""
         with self._used() as fd:
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 if not os.fstat(fd).st_nlink:
@@ -189,7 +193,8 @@ class AtomicFile:
                 else:
                     os.link(self._temporary, self._path)
                     self._temporary.unlink()
-                os.fsync(folder)
+                if durable:
+                    os.fsync(folder)
             finally:
                 os.close(folder)
 

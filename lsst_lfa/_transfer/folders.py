@@ -270,6 +270,8 @@ async def download_folder(
             if name:  # else the marker of the folder itself
                 held = item.size if item.size <= _SMALL else _HELD
                 await work.start(group, name, held, partial(fetch, name, item))
+    # Once for all small files: for each of them it would take longer than its download.
+    await in_thread(os.sync)
     return work.summary
 
 
@@ -309,9 +311,11 @@ async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress
 async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[ObjectInfo, None]:
     pages = Pages()
     while pages.more:
-        for item in await list_objects(client, prefix, "", pages):
+        for number, item in enumerate(await list_objects(client, prefix, "", pages), 1):
             if isinstance(item, ObjectInfo):
                 yield item
+            if number % _WALKED == 0:
+                await asyncio.sleep(0)  # whoever takes them may not wait for anything in between
 
 
 def _is_same(path: Path, size: int, etag: str, part_size: int) -> bool:

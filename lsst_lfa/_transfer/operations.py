@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ __all__ = [
 # What a response without a body leaves open.
 _BARE_STATUSES = (400, 403, 404, 412)
 _NOT_FOUND = 404
+# Of a listing, in one turn of the event loop.
+_AT_ONCE = 200
 # Seconds that a server takes to delete one of many objects.
 _DELETE_TIMEOUT = 0.05
 
@@ -113,7 +116,11 @@ async def list_objects(client: BucketClient, prefix: str, delimiter: str, pages:
         more["Delimiter"] = delimiter
     page = await client.call("list_objects_v2", Prefix=prefix, **more)
     request = client.info("list_objects_v2")
-    items: list[ObjectInfo | Folder] = [listed_object(request, item) for item in page.get("Contents", ())]
+    items: list[ObjectInfo | Folder] = []
+    contents = page.get("Contents", ())
+    for start in range(0, len(contents), _AT_ONCE):
+        items += [listed_object(request, item) for item in contents[start : start + _AT_ONCE]]
+        await asyncio.sleep(0)  # a thousand would hold the loop for too long
     if delimiter:
         items += [listed_folder(request, item) for item in page.get("CommonPrefixes", ())]
         items.sort(key=lambda item: item.key.encode())

@@ -89,8 +89,8 @@ _KEPT: Final = frozenset(
 _OF_EVERY_REQUEST: Final = frozenset({"ExpectedBucketOwner", "RequestPayer"})
 _NAME = re.compile(r"[A-Za-z0-9.-]+")
 # A header's own form: nothing to quote, and no white space at its ends, which servers strip.
-_PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
-_WORD = r"=\?[\w-]+\?(?:b\?[a-z0-9+/]+=*|q\?[^?\s]+)\?="
+_PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+_WORD = r"=\?[\w-]+\?(?:b\?[a-z0-9+/]*=*|q\?[^?\s]+)\?="
 _ENCODED_WORDS = re.compile(rf"{_WORD}(?:\s+{_WORD})*", re.IGNORECASE | re.ASCII)
 
 
@@ -216,6 +216,7 @@ def encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _encode(value: str) -> str:
+    # Nor an empty one, of which SeaweedFS keeps nothing.
     if _PLAIN.fullmatch(value) and "=?" not in value:
         return value
     return f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="

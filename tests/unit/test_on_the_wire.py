@@ -19,7 +19,6 @@ from tests.faults import Action, Drip, Fault, FaultyS3Server, Silence, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from tests.faults import Exchange
     from tests.faults.messages import Answer
@@ -82,8 +81,7 @@ async def test_a_checksum_is_of_the_whole_body_when_it_is_sent_again_too(monkeyp
 async def test_deleting_many_objects_by_boto3_carries_a_digest() -> None:
     async with served() as (server, bucket):
         objects = {"Objects": [{"Key": "k"}]}
-        with pytest.raises(ClientError):  # this server does not know the operation
-            await asyncio.to_thread(lambda: bucket.bucket.delete_objects(Delete=objects))
+        await asyncio.to_thread(lambda: bucket.bucket.delete_objects(Delete=objects))
         assert "content-md5" in server.seen[0].headers
 
 
@@ -98,9 +96,7 @@ async def test_check_asks_once_and_does_not_wait_for_ever() -> None:
         assert time.monotonic() - began < 3
 
 
-async def test_buckets_are_in_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "config").write_text("[default]\ns3 =\n  addressing_style = virtual\n")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+async def test_buckets_are_in_the_path() -> None:
     async with S3Session(endpoint_url="http://s3.example.org", **KEYS) as session:
         url = await session.bucket("test").presigned_url("k")
     assert url.startswith("http://s3.example.org/test/k?")

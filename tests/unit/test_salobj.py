@@ -98,8 +98,9 @@ def test_signatures() -> None:
         "stem=None",
         "suffix='.dat'",
     ]
-    assert parameters(AsyncS3Bucket.upload) == ["fileobj", "key", "callback=None"]
-    assert parameters(AsyncS3Bucket.download) == ["key", "callback=None"]
+    # What we have beside theirs is by keyword only.
+    assert parameters(AsyncS3Bucket.upload)[:3] == ["fileobj", "key", "callback=None"]
+    assert parameters(AsyncS3Bucket.download)[:2] == ["key", "callback=None"]
     assert parameters(AsyncS3Bucket.exists) == ["key"]
     assert parameters(AsyncS3Bucket.size) == ["key"]
     assert parameters(AsyncS3Bucket.stop_mock) == []
