@@ -197,7 +197,9 @@ def _ratio_rows(results: Iterable[Results], metrics: Sequence[Metric]) -> Iterat
 
 def _ratios(result: Results, metric: Metric, ours: str) -> str:
     """Compare one of our modes with the baseline, with the best peer, and with the best fixed number of requests."""
-    bests = (result.best(metric), result.best(metric, filter(fixed, result.runs)))
+    bests = [result.best(metric)]
+    if not fixed(ours):
+        bests.append(result.best(metric, filter(fixed, result.runs)))
     ratios = [(result.ratio(metric, BASELINE, ours), "")]
     ratios += [(result.ratio(metric, best, ours), f" {best}") for best in bests]
     return " / ".join(f"{ratio:.2f}{name}" for ratio, name in ratios if not math.isnan(ratio))
