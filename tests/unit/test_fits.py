@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
+from packaging.version import Version
 
 from lsst_lfa._fits import dump, load
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MiB = 1 << 20
+OLD = Version(version("astropy")) < Version("7.0")
+"""Then astropy writes compressed images itself, and changes their list; nor can it read strings without rows."""
+
+snapshots = pytest.mark.skipif(OLD, reason="before astropy 7.0 there are no snapshots of compressed images")
 PIXELS = np.arange(-3000, 3000).reshape(60, 100)
 
 
@@ -124,7 +130,7 @@ LISTS: dict[str, Callable[[], fits.HDUList]] = {
     "table": lambda: fits.HDUList([fits.PrimaryHDU(), table()]),
     "strings": lambda: strings(5),
     "text table": lambda: text(3),
-    "table without rows": lambda: strings(0),
+    **({} if OLD else {"table without rows": lambda: strings(0)}),
     "table of astropy": astropy_table,
     "compressed image": lambda: fits.HDUList([fits.PrimaryHDU(), compressed()]),
     "several": lambda: fits.HDUList(
@@ -208,11 +214,13 @@ async def test_tiles_that_cannot_be_quantized_are_where_they_should_be() -> None
     assert_same(await load(io.BytesIO(await dump(hdulist))), fits.open(io.BytesIO(write(hdulist))))
 
 
+@snapshots
 async def test_a_compressed_image_without_rows_is_dumped() -> None:
     hdulist = large(PIXELS[:0].astype("i2"))
     assert bytes(await dump(hdulist)) == write(hdulist)
 
 
+@snapshots
 async def test_a_compressed_image_of_64_bits_has_32_where_they_suffice() -> None:
     pixels = noise("u8")
     with pytest.warns(AstropyUserWarning, match="converted to 32 bits"):
@@ -237,6 +245,8 @@ async def test_dump_leaves_the_list_as_it_was(
 ) -> None:
     # Looking at it loads columns, which writing would bring back to the rows.
     hdulist = make()
+    if OLD and any(isinstance(hdu, fits.CompImageHDU) for hdu in hdulist):
+        pytest.skip("astropy writes it itself")
     before = look(hdulist)
     arrays = [hdu.data for hdu in hdulist]
     await dump(hdulist)
@@ -335,6 +345,7 @@ async def test_dump_does_not_write_back_a_tables_columns() -> None:
     assert hdulist[1].data.view(np.ndarray).tobytes() == before
 
 
+@snapshots
 async def test_dump_does_not_replace_what_a_compressed_image_was_read_from(tmp_path: Path) -> None:
     path = tmp_path / "a.fits"
     fits.HDUList([fits.PrimaryHDU(), compressed()]).writeto(path)
@@ -421,6 +432,7 @@ async def test_strings_do_not_hold_the_loop() -> None:
     assert await longest_stall(lambda: load(data)) < 0.15
 
 
+@snapshots
 async def test_a_compressed_image_does_not_hold_the_loop() -> None:
     hdulist = large(np.tile(noise("i2"), (2, 2)))
     data = io.BytesIO(write(hdulist))
