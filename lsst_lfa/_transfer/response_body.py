@@ -209,5 +209,4 @@ class _Receiver(asyncio.BufferedProtocol):
             self._full = asyncio.get_running_loop().create_future()
         lost = aiohttp.ClientPayloadError(f"{_ENDED}: {error}" if error else _ENDED)
         self._full.set_exception(lost)
-        self._full.exception()  # it may be that nobody waits, nor ever will
         self._full.exception()  # seen: nobody may wait for it any more

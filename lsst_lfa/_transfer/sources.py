@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import io
-import mmap
 import os
 import stat
 from collections.abc import AsyncIterable
 from contextlib import suppress
 from pathlib import Path
-from pickle import PickleBuffer
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 
 from lsst_lfa.errors import SourceChangedError
 
 from .concurrency import OwnThread, finish_in_thread, in_thread
+from .memory import copied, flat_view, is_buffer, new_memory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,8 +27,6 @@ __all__ = ["Source", "Uploadable", "open_source"]
 
 # Shorter pieces are joined: a part of many small views costs more than a copy.
 _SMALL = 64 * 1024
-# Copied in one turn of the event loop.
-_COPY = 1024 * 1024
 # Seconds that closing a file, or restoring its position, may take before it is left to its thread.
 _END_TIMEOUT = 2.0
 # Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
@@ -107,7 +104,7 @@ def open_source(obj: object) -> Source:
         return _PathSource(Path(obj))
     if type(obj) is io.BytesIO:
         return _BytesIOSource(obj)
-    if _is_buffer(obj):
+    if is_buffer(obj):
         return _BufferSource(obj)
     if isinstance(obj, io.TextIOBase) or (hasattr(obj, "read") and hasattr(obj, "encoding")):
         msg = "cannot upload a file in text mode: open it in binary mode ('rb')"
@@ -121,46 +118,6 @@ def open_source(obj: object) -> Source:
         "or an async iterator of bytes (upload_fits for an HDUList)"
     )
     raise TypeError(msg)
-
-
-def _is_buffer(obj: Any) -> bool:
-    try:
-        memoryview(obj).release()
-    except TypeError:
-        return False
-    return True
-
-
-def _flat(obj: Any) -> memoryview:
-    """Return a view of the bytes of a C-contiguous buffer, in one dimension.
-
-    `memoryview.cast` does not do for all of them: not for numbers in the other
-    byte order, as FITS has them, nor for records, nor for ctypes' arrays.
-    """
-    return PickleBuffer(obj).raw()
-
-
-async def _own(data: object) -> memoryview:
-    """Return bytes that a source gave, in memory that it cannot change any more."""
-    if type(data) is bytes:
-        return memoryview(data)
-    if not _is_buffer(data):
-        msg = f"the source gave {type(data).__name__}, not bytes"
-        raise TypeError(msg)
-    with memoryview(data) as given:  # type: ignore[arg-type]
-        if given.nbytes <= _COPY or not given.c_contiguous:
-            return memoryview(given.tobytes())
-        own = _memory(given.nbytes)
-        with _flat(given) as flat:
-            for start in range(0, flat.nbytes, _COPY):
-                own[start : start + _COPY] = flat[start : start + _COPY]
-                await asyncio.sleep(0)  # a copy holds the loop, a long one for too long
-        return own
-
-
-def _memory(size: int) -> memoryview:
-    """Return memory that is not malloc's: of that, each thread keeps what it once had."""
-    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class _BufferSource:
@@ -184,7 +141,7 @@ class _BufferSource:
         return self
 
     def _open(self, obj: Any, position: int) -> None:
-        self._all, self._position = _flat(obj), position
+        self._all, self._position = flat_view(obj), position
         self._views.append(self._all)
         self.size: int | None = max(self._all.nbytes - position, 0)
 
@@ -302,7 +259,7 @@ class _FileSource:
         return await self._fill(size) if self._fills else await _gather(self._next, size)
 
     async def _fill(self, size: int) -> Part:
-        view = _memory(size)
+        view = new_memory(size)
         done = 0
         while done < size and (count := await self._call("readinto", view[done:])) != 0:
             if count is None:
@@ -314,7 +271,7 @@ class _FileSource:
         data = await self._call("read", size)
         if data is None:
             raise _nothing_yet()
-        view = await _own(data)
+        view = await copied(data)
         if view.nbytes > size:
             msg = f"the source's read({size}) gave {view.nbytes} bytes"
             raise SourceChangedError(msg)
@@ -396,7 +353,7 @@ class _IteratorSource:
     async def _next(self, size: int) -> memoryview:
         while not self._left.nbytes:
             try:
-                self._left = await _own(await anext(self._iterator))
+                self._left = await copied(await anext(self._iterator))
             except StopAsyncIteration:
                 break
         piece, self._left = self._left[:size], self._left[size:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import ssl
+import weakref
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -263,10 +264,36 @@ def test_a_connection_that_is_lost_while_nobody_receives_is_no_loose_end(run: Ru
             assert receiver is not None
             receiver.connection_lost(ConnectionResetError("by the test"))
             body.close()
+            lost = weakref.ref(receiver)
             del body, receiver, response, connection
-            gc.collect()
-            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while lost() is not None:
+                await asyncio.sleep(0.01)
+                gc.collect()
         assert not failures
+
+    run(main())
+
+
+def test_meanwhile_an_earlier_response_cannot_resume_the_connection(run: Run, tls: bool) -> None:
+    """aiohttp pauses and resumes through the protocol, whichever response had the connection before."""
+
+    async def main() -> None:
+        async with Server(tls).client() as get:
+            place = Place()
+            response = await get()
+            assert response.connection is not None
+            protocol = response.connection.protocol
+            assert protocol is not None
+            body = ResponseBody(response, SIZE, place.moved)
+            await body.readinto(memoryview(place.bytes)[:1_000_000])
+            protocol.pause_reading()
+            protocol.resume_reading()
+            await asyncio.sleep(0.05)
+            assert place.count == 1_000_000
+            await body.readinto(memoryview(place.bytes)[1_000_000:])
+            body.close()
+            place.check()
 
     run(main())
 

@@ -1,0 +1,54 @@
+"""Views of others' memory, and memory of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+from pickle import PickleBuffer
+from typing import Any
+
+__all__ = ["copied", "flat_view", "is_buffer", "new_memory"]
+
+# Copied in one turn of the event loop.
+_COPY = 1024 * 1024
+
+
+def is_buffer(obj: Any) -> bool:
+    """Whether ``obj`` gives a view of its bytes."""
+    try:
+        memoryview(obj).release()
+    except TypeError:
+        return False
+    return True
+
+
+def flat_view(obj: Any) -> memoryview:
+    """Return a view of the bytes of a C-contiguous buffer, in one dimension.
+
+    `memoryview.cast` does not do for all of them: not for numbers in the other
+    byte order, as FITS has them, nor for records, nor for ctypes' arrays.
+    """
+    return PickleBuffer(obj).raw()
+
+
+async def copied(data: object) -> memoryview:
+    """Return bytes that a source gave, in memory that it cannot change any more."""
+    if type(data) is bytes:
+        return memoryview(data)
+    if not is_buffer(data):
+        msg = f"the source gave {type(data).__name__}, not bytes"
+        raise TypeError(msg)
+    with memoryview(data) as given:  # type: ignore[arg-type]
+        if given.nbytes <= _COPY or not given.c_contiguous:
+            return memoryview(given.tobytes())
+        own = new_memory(given.nbytes)
+        with flat_view(given) as flat:
+            for start in range(0, flat.nbytes, _COPY):
+                own[start : start + _COPY] = flat[start : start + _COPY]
+                await asyncio.sleep(0)  # a copy holds the loop, a long one for too long
+        return own
+
+
+def new_memory(size: int) -> memoryview:
+    """Return memory that is not malloc's: of that, each thread keeps what it once had."""
+    return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
