@@ -83,7 +83,6 @@ def test_every_block_is_in_a_language_that_is_tested_or_shown(page: Path) -> Non
     assert page.read_text().count("```") == 2 * found
 
 
-def test_ci_runs_the_commands_of_the_readme_and_of_contributing() -> None:
 def test_the_guide_to_the_verbs_shows_each() -> None:
     shown = "".join(blocks(ROOT / "examples" / "verbs.md", "python"))
     verbs = "upload upload_fits head read download open stream fits_headers download_fits copy list delete_many"
@@ -91,6 +90,7 @@ def test_the_guide_to_the_verbs_shows_each() -> None:
         assert f"{verb}(" in shown
 
 
+def test_ci_runs_the_commands_of_the_readme_and_of_contributing() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     runs = re.findall(r'^run "[^"]+" (\S+) "([^"]+)"', ci, re.MULTILINE)
     assert len(runs) == ci.count("\nrun ")
