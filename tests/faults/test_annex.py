@@ -598,9 +598,9 @@ async def test_two_files_that_both_find_their_key_taken(tmp_path: Path) -> None:
         assert {it.object("k_r1.fits"), it.object("k_r2.fits")} == {one, two}
         told = {(each["url"], each["checkSum"]) for each in it.topic.written}
         for key in ("k_r1.fits", "k_r2.fits"):
-            stored = it.object(key)
-            assert stored is not None
-            assert (url(it.server, key), hashlib.md5(stored).hexdigest()) in told
+            found = it.object(key)
+            assert found is not None
+            assert (url(it.server, key), hashlib.md5(found).hexdigest()) in told
 
 
 async def test_a_taken_key_is_settled_before_the_event_where_s3_can_be_asked(tmp_path: Path) -> None:
