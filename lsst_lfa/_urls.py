@@ -251,7 +251,7 @@ def parse_profile(name: str, value: str) -> tuple[str | None, str | None, str | 
     authority, slash, path = rest.partition("/")
     credentials, _, host = authority.rpartition("@")
     key_id, _, secret = (unquote(part) for part in credentials.partition(":"))
-    endpoint = None if "@" in path or bool(key_id) != bool(secret) else _endpoint(f"{scheme}{colon}{host}{slash}{path}")
+    endpoint = None if bool(key_id) != bool(secret) else _endpoint(f"{scheme}{colon}{host}{slash}{path}")
     if endpoint is None:
         msg = f'{name} must be http(s)://[id:secret@]host[:port], with "/" in the secret written as "%2F"'
         raise ValueError(msg)

@@ -65,7 +65,8 @@ async def test_a_failure_ahead_is_told_when_its_bytes_are_read_and_may_pass(tmp_
             await reader.read(1)
         assert await reader.tell() == 128 * 1024
         it.server.script()
-        assert await reader.read() == LARGE[128 * 1024 :]
+        assert await reader.read(5) == LARGE[128 * 1024 : 128 * 1024 + 5]
+        assert await reader.read() == LARGE[128 * 1024 + 5 :]
 
 
 async def test_a_replaced_object_is_never_mixed(tmp_path: Path) -> None:

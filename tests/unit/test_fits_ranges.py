@@ -161,3 +161,15 @@ async def test_a_truncated_file_has_headers_and_no_data(bucket: AsyncS3Bucket) -
     assert (await bucket.fits_headers(KEY))[0]["NAXIS1"] == 100
     with pytest.raises(OSError, match="truncated"):
         await bucket.download_fits(KEY, hdus=[0])
+
+
+async def test_what_follows_random_groups_is_found(bucket: AsyncS3Bucket) -> None:
+    groups = next(path for path in SHIPPED if path.name == "random_groups.fits").read_bytes()
+    image = to_bytes(fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.arange(5), name="NEXT")]))[2880:]
+    await bucket.upload(groups + image, KEY)
+    headers = await bucket.fits_headers(KEY)
+    assert (headers[0]["GROUPS"], headers[1]["EXTNAME"]) == (True, "NEXT")
+    assert list((await bucket.download_fits(KEY, hdus=["NEXT"]))[0].data) == [0, 1, 2, 3, 4]
+    part = await bucket.download_fits(KEY, hdus=[0])
+    with fits.open(io.BytesIO(groups)) as whole:
+        assert list(part[0].data.par(0)) == list(whole[0].data.par(0))
