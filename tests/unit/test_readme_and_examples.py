@@ -79,7 +79,7 @@ async def test_the_blocks_of_a_guide_run_in_their_order(guide: Path) -> None:
 
 @by_name
 def test_every_block_is_in_a_language_that_is_tested_or_shown(page: Path) -> None:
-    found = sum(len(blocks(page, language)) for language in ("python", "sh", "diff", "toml"))
+    found = sum(len(blocks(page, language)) for language in ("python", "sh", "diff", "toml", "text"))
     assert page.read_text().count("```") == 2 * found
 
 
