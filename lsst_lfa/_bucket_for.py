@@ -38,11 +38,10 @@ async def bucket_for(
     url : `str`
         ``http(s)://host[:port]/bucket/key``, as `AsyncS3Bucket.upload` returns
         it, not percent-encoded; ``s3://bucket/key``, at ``S3_ENDPOINT_URL``; or
-        ``s3://profile@bucket/key``. There, service and credentials are those of
-        ``LSST_RESOURCES_S3_PROFILE_<profile>``, a URL
-        ``https://[id:secret@]host``, percent-encoded; credentials that it does
-        not have, or all where there is no such variable, are those of the
-        profile in AWS's configuration files.
+        ``s3://profile@bucket/key``. For the last, the environment variable
+        ``LSST_RESOURCES_S3_PROFILE_<profile>`` gives service and credentials, as
+        a percent-encoded URL ``https://[id:secret@]host``. What it does not
+        give is taken from the profile in AWS's configuration files.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; see `S3Session`.
     config : `TransferConfig`, optional
@@ -52,16 +51,16 @@ async def bucket_for(
     ------
     bucket : `AsyncS3Bucket`
         The bucket, on a session of its own that is closed after the block.
-        Where there are no credentials, requests are not signed: what anybody
-        may read can be read.
+        Without credentials, requests are not signed, and reach what anybody
+        may read.
     key : `str`
         The object's key.
 
     Raises
     ------
     ValueError
-        If it is no such URL: a presigned one, or a file's, has no bucket.
-        `download_url` takes them.
+        If it is not such a URL. `download_url` also takes presigned URLs, and
+        those of files.
     """
     parsed = parse_url(url)
     if not isinstance(parsed, ObjectUrl):

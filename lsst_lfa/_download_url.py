@@ -63,13 +63,13 @@ async def download_url(
     verify: bool | str | Path | None = None,
     config: TransferConfig | None = None,
 ) -> io.BytesIO:
-    """Download an object by its URL into memory; guarantees as `AsyncS3Bucket.download` gives them.
+    """Download an object by its URL into memory, with the guarantees of `AsyncS3Bucket.download`.
 
     Parameters
     ----------
     url : `str`
         An object's URL, as `bucket_for` takes it: downloaded with the
-        credentials that there are, or without where there are none. Or a
+        environment's credentials, or anonymously if there are none. Or a
         presigned URL, exactly as it was given: it is all that is needed, and
         no credentials are looked up. Or a file's, ``file:///path``,
         percent-encoded.
@@ -78,8 +78,8 @@ async def download_url(
         `AsyncS3Bucket.upload`.
     wait : `float`, optional
         How long to wait for an object that is not there yet, in seconds. An
-        object that may not be read is waited for too, since a service says
-        that of a missing one to those who may not list.
+        object that may not be read is waited for, too: to those who may not
+        list, a service says the same of a missing one.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; see `S3Session`.
     config : `TransferConfig`, optional
@@ -93,7 +93,7 @@ async def download_url(
     Raises
     ------
     ValueError
-        If it is no such URL.
+        If it is not such a URL.
     KeyNotFoundError
         If there is no such object, after ``wait`` seconds.
     ExpiredUrlError

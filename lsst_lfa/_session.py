@@ -50,7 +50,7 @@ class S3Session:
         certificate, and logs a warning once. By default ``AWS_CA_BUNDLE``.
     anonymous : `bool` or `None`, optional
         Sign nothing, and look for no credentials: for what anybody may read.
-        `None`: only where there are no credentials.
+        `None`: only if there are no credentials.
     addressing_style : {"path", "virtual", "auto"}, optional
         Whether requests name the bucket in the path, or in the host
         (``bucket.host``). By default as the profile says (``s3 =
@@ -80,8 +80,8 @@ class S3Session:
 
     Notes
     -----
-    A copy, or what was pickled, is a session of the same settings that is not
-    open. Hazard: so a pickle has the explicit credentials.
+    A copy, or an unpickled session, has the same settings and is not open.
+    Hazard: a pickle contains explicit credentials.
     """
 
     def __init__(
@@ -144,14 +144,14 @@ class S3Session:
 
     @classmethod
     def for_mock(cls, server: MockS3Server, config: TransferConfig | None = None) -> Self:
-        """Make a session on a mock server, which hears nothing of the user's environment."""
+        """Make a session on a mock server, whatever the environment says."""
         session = cls.__new__(cls)
         session._set_up(Settings.for_mock(server), config)  # noqa: SLF001 - its own, in place of __init__
         return session
 
     @property
     def endpoint_url(self) -> str | None:
-        """The service; for AWS's own, `None` until the client was opened."""
+        """The service; for AWS's own, `None` until the client is opened."""
         return self._client.endpoint_url
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@
     │   ├── QuotaExceededError      the user's or the bucket's quota is used up
     │   ├── ObjectChangedError      the object was replaced in the middle of a download
     │   ├── TooLargeError           more bytes than the server or a proxy takes in one request
-    │   ├── UnavailableError        500, 503, SlowDown, 429, ...: for longer than we tried
+    │   ├── UnavailableError        500, 503, SlowDown, 429, ..., for longer than we retried
     │   └── DigestRefusedError      also an IntegrityError
     ├── IntegrityError              bytes were changed on their way
     ├── UnverifiableError           the ETag says nothing about the bytes, so they cannot be checked
@@ -86,7 +86,7 @@ class LfaError(Exception):
     Attributes
     ----------
     transient : `bool`
-        Whether the same call may succeed later without anything being changed.
+        Whether the same call may succeed later, if nothing is changed.
     attempts : `int`
         How often the request that failed was sent.
     """
@@ -111,7 +111,7 @@ class ServiceError(LfaError, ClientError):
     Parameters
     ----------
     message : `str`
-        What failed, why, and what helps.
+        What failed, why, and what to do.
     response : `dict`
         The response as botocore parsed it: ``response["Error"]["Code"]``.
     operation_name : `str`
@@ -187,7 +187,7 @@ class ClockSkewError(AuthenticationError):
 
 
 class AccessDeniedError(ServiceError, PermissionError):
-    """The server knows the user, who may not do this."""
+    """The server knows the user, but does not permit this."""
 
     _errno = errno.EACCES
 
@@ -201,11 +201,11 @@ class ObjectChangedError(ServiceError):
 
 
 class TooLargeError(ServiceError):
-    """The request has more bytes than the server, or a proxy, takes."""
+    """The request is larger than the server, or a proxy, accepts."""
 
 
 class UnavailableError(ServiceError):
-    """The server could not serve the request, for longer than we tried."""
+    """The server could not serve the request, for longer than we retried."""
 
 
 class IntegrityError(LfaError):
@@ -213,7 +213,7 @@ class IntegrityError(LfaError):
 
 
 class DigestRefusedError(ServiceError, IntegrityError):
-    """The server received other bytes than the ones that were signed."""
+    """The server received bytes other than those that were signed."""
 
 
 class UnverifiableError(LfaError):
@@ -225,13 +225,13 @@ class ConfigurationError(LfaError):
 
 
 class MissingCredentialsError(LfaError, PermissionError):
-    """There are no credentials, or only a part of them."""
+    """There are no credentials, or only some of them."""
 
     _errno = errno.EACCES
 
 
 class UnreachableError(LfaError, ConnectionError):
-    """There was no connection to the server, or it broke for longer than we tried."""
+    """There was no connection to the server, or it kept breaking, for longer than we retried."""
 
 
 class CertificateError(UnreachableError):

@@ -87,7 +87,7 @@ def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3
         If an argument is of the wrong type.
     ValueError
         If an argument does not start and end with an ASCII letter or digit, or
-        has anything else than letters, digits and ".", or if the name has more
+        has anything but letters, digits and ".", or if the name has more
         than 63 characters.
     """
     name = "-".join(
@@ -144,17 +144,17 @@ def check_name(argument: str, value: str) -> str:
     Parameters
     ----------
     argument : `str`
-        What an error calls it.
+        Its name, for an error.
     value : `str`
         The part.
 
     Raises
     ------
     TypeError
-        If it is no `str`.
+        If it is not a `str`.
     ValueError
         If it does not start and end with an ASCII letter or digit, or has
-        anything else than letters, digits and ".".
+        anything but letters, digits and ".".
     """
     _check_str(argument, value)
     if not _NAME.fullmatch(value):
@@ -180,13 +180,13 @@ def lower_bucket_name(name: str) -> str:
 def observing_date(date: Time | str) -> ObservingDate:
     """Round a date to milliseconds of TAI, and find the day of its night.
 
-    Rounding comes first, and once, so that both agree: just before noon may
-    round up to noon, and then the day is that of the noon.
+    Rounding comes first, and happens once, so that both agree: a time just
+    before noon may round up to noon, and then it belongs to the next night.
 
     Parameters
     ----------
     date : `astropy.time.Time` or `str`
-        A single time of any scale, or an ISO-8601 text that is read as TAI:
+        A single time of any scale, or an ISO-8601 string, read as TAI:
         ``YYYY-MM-DD``, or with "T" or a space and ``hh:mm``, ``hh:mm:ss`` or
         ``hh:mm:ss.s`` with any number of digits; an exact half of a
         millisecond is rounded up.
@@ -202,8 +202,8 @@ def observing_date(date: Time | str) -> ObservingDate:
 
     Notes
     -----
-    A UT1 time needs astropy's table of the Earth's rotation, which astropy
-    may want to download, and so may block. A text needs no astropy at all.
+    A UT1 time needs astropy's table of the Earth's rotation, which astropy may
+    download, so this may block. A string needs no astropy at all.
     """
     tai_iso = date if isinstance(date, str) else _tai_iso(date)
     rounded = _parse_iso(tai_iso)
@@ -268,13 +268,13 @@ def is_tenant(name: str) -> bool:
 def check_bucket(name: str) -> str:
     """Check the name of an existing bucket, and return it.
 
-    Botocore's rule, since older services have names that AWS gives to no new
-    bucket; and a Ceph tenant's ``tenant:bucket``, whose tenant may be empty.
+    The rule is botocore's, for old buckets have names that AWS gives to no new
+    one. A Ceph tenant's ``tenant:bucket`` passes too; its tenant may be empty.
 
     Raises
     ------
     TypeError
-        If it is no `str`.
+        If it is not a `str`.
     ValueError
         If it is not a valid name.
     """
@@ -296,10 +296,10 @@ def check_key(key: str) -> str:
     Raises
     ------
     TypeError
-        If it is no `str`.
+        If it is not a `str`.
     ValueError
         If it is empty, is longer than 1024 bytes in UTF-8, cannot be encoded
-        so, has control characters, or has a path segment "." or "..", which
+        in it, has control characters, or has a path segment "." or "..", which
         clients and proxies resolve, so that it would name another object.
     """
     _check_str("key", key)

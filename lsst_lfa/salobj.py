@@ -5,7 +5,7 @@ To move a component, change one import::
     from lsst_lfa.salobj import AsyncS3Bucket
 
 Only the constructor and the scheme of names differ from
-`lsst_lfa.AsyncS3Bucket`; all that can be done with a bucket is the same.
+`lsst_lfa.AsyncS3Bucket`; everything else is the same.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AsyncS3Bucket(S3Bucket):
     ------
     ValueError
         If the name cannot be that of a bucket, or if ``S3_ENDPOINT_URL`` is
-        no URL.
+        not a URL.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class AsyncS3Bucket(S3Bucket):
             If an argument is of the wrong type.
         ValueError
             If an argument does not start and end with an ASCII letter or
-            digit, or has anything else than letters, digits and ".", or if
+            digit, or has anything but letters, digits and ".", or if
             the name has more than 63 characters.
         """
         category = naming.check_name("s3category", s3category)
@@ -123,10 +123,10 @@ class AsyncS3Bucket(S3Bucket):
             When the data were taken; see `lsst_lfa.naming.observing_date`.
         other : `str`, optional
             What tells this item from others; by default the date as TAI,
-            ``YYYY-MM-DDThh:mm:ss.sss``. Anything else is shown as text.
+            ``YYYY-MM-DDThh:mm:ss.sss``. Anything else is converted to `str`.
         stem : `str`, optional
             The whole file name before the suffix, in place of the one that
-            is made from the other arguments. It may hold "/".
+            is made from the other arguments. It may contain "/".
         suffix : `str`, optional
             The end of the file name, with its ".".
 
@@ -157,6 +157,6 @@ class AsyncS3Bucket(S3Bucket):
         return naming.check_key(f"{fullsalname}/{generator}/{yyyy}/{mm}/{dd}/{stem}{suffix}")
 
     def stop_mock(self) -> None:
-        """Stop the mock S3 server, if there is one that runs."""
+        """Stop the mock S3 server, if one is running."""
         super().stop_mock()
         self.mock = None

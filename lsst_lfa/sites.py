@@ -71,7 +71,7 @@ SITES: Final[Mapping[str, Site]] = MappingProxyType(
 def known() -> dict[str, Site]:
     """Return all sites by name: `SITES`, and those in the file that ``LSST_LFA_SITES`` names.
 
-    A site in the file replaces one of the same name. The file is read with
+    A site in the file replaces one of the same name. The file is read on
     each call: it is short, but do not call this where nothing may block.
 
     Raises

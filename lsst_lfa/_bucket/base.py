@@ -1,4 +1,4 @@
-"""What every verb of a bucket stands on: its name, its client, its life."""
+"""What every verb of a bucket needs: its name, its client, its lifetime."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ class BucketBase:
         """boto3's synchronous ``ServiceResource`` on the same service.
 
         Its endpoint, ``service_resource.meta.client.meta.endpoint_url``, is
-        known at once. Hazard: whatever else is asked of it first makes it,
-        which blocks for 0.1 to 0.2 s; and so does each request.
+        known at once. Hazard: any other use of it first loads boto3's client,
+        which blocks for 0.1 to 0.2 s; each request blocks, too.
         """
         return service_resource(self._client.settings, self._client.endpoint_url)
 
@@ -103,7 +103,7 @@ class BucketBase:
         return known if known is not None else str(self.service_resource.meta.client.meta.endpoint_url)
 
     def stop_mock(self) -> None:
-        """Stop the mock S3 server, if there is one that runs."""
+        """Stop the mock S3 server, if one is running."""
         if self._mock is not None:
             self._mock.stop()
 
@@ -111,7 +111,7 @@ class BucketBase:
         """Close the client, and stop the mock server. Idempotent.
 
         Transfers under way end with `ClosedError`. Without a mock, the next
-        await opens the client afresh. A session that was given stays open.
+        await opens the client afresh. A session that was passed in stays open.
         """
         try:
             if self._owns_client:

@@ -35,7 +35,7 @@ class AsyncS3Bucket(S3Bucket):
     domock : `bool`, optional
         Start a mock S3 server that holds an empty bucket of this name, and
         use only that, whatever the environment says. The first one in a
-        process takes a second, in which the event loop does not run.
+        process takes a second, during which the event loop is blocked.
     create : `bool`, optional
         Make the bucket on first use, if it does not exist.
     profile : `str`, optional
@@ -48,14 +48,14 @@ class AsyncS3Bucket(S3Bucket):
     Raises
     ------
     ValueError
-        If the name cannot be that of a bucket, if ``S3_ENDPOINT_URL`` is no
+        If the name cannot be that of a bucket, if ``S3_ENDPOINT_URL`` is not a
         URL, or if ``session`` is given with ``profile`` or ``domock``.
 
     Notes
     -----
     The endpoint is ``S3_ENDPOINT_URL`` in the environment, read now; blank or
     unset means AWS's own. Failures raise an `LfaError`; see `lsst_lfa.errors`.
-    Tasks may use one bucket at the same time; each event loop needs its own.
+    Tasks may share a bucket; each event loop needs its own.
     """
 
     @staticmethod

@@ -51,8 +51,8 @@ class DownloadVerbs(BucketBase):
             Called with the number of bytes received since its last call; see
             `upload`.
         start, stop : `int`, optional
-            Download bytes ``start`` to ``stop - 1`` only, as a slice has them:
-            fewer if the object ends before. A part cannot be verified by the
+            Download bytes ``start`` to ``stop - 1`` only, as a slice would:
+            fewer if the object ends earlier. A part cannot be verified by the
             object's ETag.
 
         Returns
@@ -70,11 +70,11 @@ class DownloadVerbs(BucketBase):
             If ``TransferConfig.verify_etag`` is set and the data are not those
             that the object's ETag stands for.
         UnverifiableError
-            If it is set, and the ETag is no digest of the data.
+            If it is set, and the ETag is not a digest of the data.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
         ValueError
-            If ``start`` and ``stop`` are no range of bytes.
+            If ``start`` and ``stop`` are not a range of bytes.
         """
         naming.check_key(key)
         check_range(start, stop)
@@ -104,10 +104,10 @@ class DownloadVerbs(BucketBase):
                 await file.seek(-2880, os.SEEK_END)
                 block = await file.read()
 
-        The reader has ``read``, ``seek``, ``tell`` and ``size``. All it reads
-        is of one version of the object, the one that is there when it is
-        opened: if it is replaced meanwhile, `ObjectChangedError` is raised.
-        What is read in order is read ahead, by at most 4 MiB; see `ObjectReader`.
+        The reader has ``read``, ``seek``, ``tell`` and ``size``. Everything it
+        reads is of one version of the object, the one that was opened: if that
+        is replaced, `ObjectChangedError` is raised. Sequential reads are read
+        ahead, by at most 4 MiB; see `ObjectReader`.
 
         Raises
         ------
@@ -132,23 +132,23 @@ class DownloadVerbs(BucketBase):
         *,
         directory: str | os.PathLike[str] | None = None,
     ) -> Path:
-        """Download an object to a file: all of it or nothing, also after a crash.
+        """Download an object to a file: all of it or nothing, even after a crash.
 
-        The data go to a temporary file in the same folder, which is put on
-        the disk and then takes the destination's name. Its mode is as the
-        umask says. A symbolic link at the destination is replaced, not followed.
+        The data go to a temporary file in the same folder, which is flushed to
+        disk and then takes the destination's name. Its mode follows the
+        umask. A symbolic link at the destination is replaced, not followed.
 
         Parameters
         ----------
         key : `str`
             The object's key.
         path : path-like, optional
-            The destination: a regular file, replaced, or nothing yet.
+            The destination. A regular file is replaced.
         callback : callable, optional
             See `download`.
         directory : path-like, optional
             Instead of ``path``: the folder in which the key is the path.
-            Folders on the way are made; it is never left. An empty object
+            Missing folders are made; nothing is written outside it. An empty object
             whose key ends with "/" becomes a folder.
 
         Returns
@@ -162,7 +162,7 @@ class DownloadVerbs(BucketBase):
             If the file cannot be written there.
         ValueError
             If the key has no path of its own in ``directory``: it has empty
-            segments, as ``x//y``, or a symbolic link leads out.
+            segments, such as ``x//y``, or a symbolic link leads out.
         LfaError
             As `download`.
         """
@@ -202,7 +202,7 @@ class DownloadVerbs(BucketBase):
     async def download_fits(
         self, key: str, callback: Callback | None = None, *, hdus: Sequence[int | str | tuple[str, int]] | None = None
     ) -> HDUList:
-        """Download an `astropy.io.fits.HDUList`, read in a thread and complete; see `download`.
+        """Download an `astropy.io.fits.HDUList`, read completely, in a thread; see `download`.
 
         Parameters
         ----------
@@ -212,9 +212,9 @@ class DownloadVerbs(BucketBase):
             See `download`.
         hdus : sequence, optional
             Download these HDUs only, by number, name, or name and version, as
-            ``hdulist[...]`` has them. The other HDUs' headers are read as far
-            as it takes to find these, their data are not. The list has them
-            once each, in this order; if the first one is an extension, astropy
+            ``hdulist[...]`` takes them. Other HDUs' headers are read as far as
+            it takes to find these; their data are not. The list has each of
+            them once, in this order; if the first one is an extension, astropy
             puts an empty primary HDU before it when the list is written.
 
         Raises
@@ -222,7 +222,7 @@ class DownloadVerbs(BucketBase):
         LookupError
             If there is no such HDU.
         OSError
-            If it is not a FITS file, or a truncated one; with ``hdus``, also
+            If it is not a FITS file, or is truncated; with ``hdus``, also
             if it is compressed as a whole (``.fits.gz``).
         LfaError
             As `download`.
@@ -237,7 +237,7 @@ class DownloadVerbs(BucketBase):
             return hdulist
 
     async def fits_headers(self, key: str) -> list[Header]:
-        """Return all headers of a FITS file, and read none of its data.
+        """Return all headers of a FITS file, without reading its data.
 
         They are `astropy.io.fits.Header`, equal to those of ``astropy.io.fits.open``.
         It takes a HEAD and, one after another, a request of 28 KiB for each
@@ -246,7 +246,7 @@ class DownloadVerbs(BucketBase):
         Raises
         ------
         OSError
-            If it is not a FITS file, or one that is compressed as a whole
+            If it is not a FITS file, or is compressed as a whole
             (``.fits.gz``).
         LfaError
             As `download`.
@@ -263,15 +263,14 @@ class DownloadVerbs(BucketBase):
                 async for chunk in chunks:
                     ...
 
-        Reads ahead by at most ``max_concurrency`` ranges of ``part_size``
-        bytes. After the block nothing is under way any more, however it was
-        left. A plain ``async for chunk in bucket.stream(key)`` does as well, if
-        it goes to the end.
+        Reads ahead by at most ``max_concurrency`` requests and ``max_memory``
+        bytes. After the block nothing is under way, however it ended. A plain
+        ``async for chunk in bucket.stream(key)`` will do, if it runs to the end.
 
         Returns
         -------
         chunks : `ByteStream`
-            An async iterator of `bytes`, of any number each, and an async
+            An async iterator of `bytes`, in chunks of any length, and an async
             context manager that closes it.
         """
         naming.check_key(key)

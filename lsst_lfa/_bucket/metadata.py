@@ -105,8 +105,8 @@ class MetadataVerbs(BucketBase):
         prefix : `str`, optional
             What the keys begin with.
         delimiter : `str`, optional
-            Most often "/": objects whose keys go on with it after ``prefix``
-            are not listed, but once, as a `Folder`, what is before it.
+            Usually "/". Keys that contain it after ``prefix`` are not listed
+            one by one: what comes before it is listed once, as a `Folder`.
 
         Yields
         ------
@@ -130,7 +130,7 @@ class MetadataVerbs(BucketBase):
         Raises
         ------
         LfaError
-            What is wrong, and what helps.
+            What is wrong, and what to do.
         """
         once = replace(self._config, max_attempts=1)
         async with self._borrow("check", None, timeout, config=once, create=False) as client:
@@ -192,7 +192,7 @@ class MetadataVerbs(BucketBase):
         Raises
         ------
         ValueError
-            If one is no key. The 1,000s before it are deleted.
+            If one is not a valid key. Full batches before it are deleted.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
         """
@@ -203,7 +203,7 @@ class MetadataVerbs(BucketBase):
         return failed
 
     async def create(self) -> None:
-        """Make the bucket; no error if it is there and ours.
+        """Make the bucket; no error if it exists and is ours.
 
         Raises
         ------
@@ -216,13 +216,13 @@ class MetadataVerbs(BucketBase):
     async def abort_stale_uploads(self, older_than: float | timedelta) -> int:
         """Abort multipart uploads that were begun long ago and never ended.
 
-        A process that was killed leaves them; their parts take up space and
-        are seen by no one.
+        A process that is killed leaves them; their parts take up space, and
+        no listing of objects shows them.
 
         Parameters
         ----------
         older_than : `float` or `datetime.timedelta`
-            Seconds since they were begun. Longer than any upload takes!
+            Seconds since they were begun: more than any upload takes.
 
         Returns
         -------

@@ -56,38 +56,39 @@ class UploadVerbs(BucketBase):
             (aiofiles), and are read from their current position to their end.
             They are never closed; after a failure their position is restored,
             if they can seek. A BytesIO and bytes-like objects are not copied:
-            do not change a bytes-like object meanwhile.
+            do not change a bytes-like object until this
+            returns.
         key : `str`
             The object's key; an object that has it already is replaced.
         callback : callable, optional
-            Called with the number of bytes sent since its last call: at least
-            once on success, summing up to the size exactly; bytes sent again
-            are not counted again. A function, which must not block, or a
+            Called with the number of bytes sent since its last call, at least
+            once on success. The numbers add up to the size exactly; bytes sent
+            again are not counted again. A function, which must not block, or a
             coroutine function. What it raises ends the transfer.
         content_type : `str`, optional
-            The MIME type to store. By default it is guessed by the key's end,
-            without the operating system having a say in FITS, ECSV, YAML and
-            Parquet; S3's own ``binary/octet-stream`` where that says nothing.
-            What is compressed as a whole (``.gz``) has the compressed file's
-            type, so that nothing on its way down unpacks it.
+            The MIME type to store. By default it is guessed from the key's
+            suffix (for FITS, ECSV, YAML and Parquet, whatever the operating
+            system says), or else is S3's own ``binary/octet-stream``. What is
+            compressed as a whole (``.gz``) gets the type of its compression, so
+            that nothing unpacks it on the way down.
         metadata : mapping of `str` to `str`, optional
-            What to store as metadata, 2 KB at most; `head` gives it back with
+            What to store as metadata, 2 KB at most; `head` returns it with
             names in lower case. Names have letters, digits, "-" and "."; values
             that are not plain ASCII are encoded as S3 does (RFC 2047).
         if_none_match : `bool`, optional
             Never replace an object: if there is one with this key, raise
-            `KeyExistsError`. It is looked for first (HEAD), which needs the
-            permission to read it; then the server is told not to replace one
-            (``If-None-Match: *``), of two that upload at the same time it
-            refuses one. Hazard: Ceph RGW 16 does not hear that when an upload
-            in parts is completed: there two of them can both succeed, if they
-            end within the time of one request.
+            `KeyExistsError`. First a HEAD looks for one, which needs permission
+            to read it; then the server is told not to replace one
+            (``If-None-Match: *``), so it refuses one of two uploads at the same
+            time. Hazard: Ceph RGW 16 ignores that when an upload in parts is
+            completed, so that two of them can both succeed, if they end within
+            the time of one request.
         extra_args : mapping, optional
             boto3's ``ExtraArgs`` by their names: ``ACL``, ``Tagging``,
             ``StorageClass``, ``ServerSideEncryption``, ``SSEKMSKeyId``,
-            ``CacheControl``, ... An unknown one is an error; so are those of
-            encryption with a key of your own (SSE-C), with which nothing here
-            could read it, and of checksums (see `TransferConfig`).
+            ``CacheControl``, ... An unknown one is an error; so are those for
+            encryption with a key of your own (SSE-C), which nothing here could
+            read back, and for checksums (see `TransferConfig`).
 
         Returns
         -------
@@ -107,7 +108,7 @@ class UploadVerbs(BucketBase):
             If ``if_none_match`` is set and there is such an object; it is a
             `FileExistsError` too.
         SourceChangedError
-            If ``fileobj`` gave another number of bytes than it promised.
+            If ``fileobj`` gave a different number of bytes than it promised.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
         """
@@ -131,7 +132,7 @@ class UploadVerbs(BucketBase):
     ) -> str:
         """Upload an `astropy.io.fits.HDUList`, serialised in a thread; see `upload`.
 
-        Do not change it meanwhile.
+        Do not change it until this returns.
         """
         naming.check_key(key)
         if content_type is None and "ContentType" not in (extra_args or {}):
@@ -156,24 +157,24 @@ class UploadVerbs(BucketBase):
         metadata: Mapping[str, str] | None = None,
         extra_args: Mapping[str, Any] | None = None,
     ) -> str:
-        """Copy an object on the server: no bytes come here.
+        """Copy an object within the service, without downloading it.
 
-        Up to 5 GiB are copied in one request, more in parts. It is the version
-        that is there at the start, or none.
+        Up to 5 GiB are copied in one request, more in parts. All of it is of
+        the version that is there at the start, or there is no copy.
 
         Parameters
         ----------
         source : `str`
-            The key of what is copied.
+            The key to copy from.
         key : `str`
             The key of the copy; an object that has it already is replaced.
             The same as ``source`` to change what is stored with an object.
         source_bucket : `str`, optional
             The source's bucket, if it is another one of this service.
         content_type, metadata, extra_args
-            What takes the place of what the source has; see `upload`. The rest
-            is kept; but the storage class and the ACL are those of a new
-            object, and so are, above 5 GiB, the tags.
+            What replaces that of the source; see `upload`. The rest is kept,
+            except that the storage class and the ACL, and above 5 GiB the tags,
+            are those of a new object.
 
         Returns
         -------
@@ -185,8 +186,8 @@ class UploadVerbs(BucketBase):
         KeyNotFoundError
             If there is no such source.
         ObjectChangedError
-            If the source was replaced meanwhile. Hazard: Ceph RGW 16 does not
-            hear the condition; then ``key`` may hold the newer version.
+            If the source was replaced meanwhile. Hazard: Ceph RGW 16 ignores
+            the condition; then ``key`` may hold the newer version.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
         """
@@ -208,23 +209,23 @@ class UploadVerbs(BucketBase):
         max_files: int = 16,
         extra_args: Mapping[str, Any] | None = None,
     ) -> FolderSummary:
-        """Upload all files beneath a folder; their paths in it become their keys.
+        """Upload all files below a folder; their paths in it become their keys.
 
-        Call it again after a failure: it goes on with what is not there yet.
+        Call it again after a failure: it continues with what is not there yet.
 
         Parameters
         ----------
         folder : path-like
-            The folder. Folders beneath it are walked, symbolic links to
-            folders, and to what is outside of it, are failures. What is empty
-            leaves no trace.
+            The folder, with all folders below it. Symbolic links to folders,
+            or to anything outside it, are failures. Empty folders leave no
+            trace.
         prefix : `str`, optional
             The folder in the bucket, with or without "/" at its end.
         callback : callable, optional
-            One progress over all files; see `upload`. Those that are skipped
-            are not counted, one that fails as far as it came.
+            Progress over all files; see `upload`. Skipped files are not
+            counted; one that fails counts as far as it got.
         skip_equal : `bool`, optional
-            Skip what is there with the same size and content, by its ETag.
+            Skip what is there with the same size and, by its ETag, content.
         max_files : `int`, optional
             Files under way at a time. All together hold no more memory than
             one upload may.
@@ -235,7 +236,7 @@ class UploadVerbs(BucketBase):
         -------
         summary : `FolderSummary`
             How many were transferred and skipped, and what failed: a file that
-            cannot be read or sent does not end the others.
+            cannot be read or sent does not stop the others.
 
         Raises
         ------

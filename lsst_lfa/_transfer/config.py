@@ -15,14 +15,14 @@ Integrity = Literal["sha256", "md5", "unsigned"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferConfig:
-    """How transfers are carried out. Immutable; checked when it is made.
+    """How transfers are carried out. Immutable, and checked when it is made.
 
     Parameters
     ----------
     part_size : `int`
         The most bytes in a part of a multipart upload; 5 MiB to 5 GiB. Parts
-        are shorter where more of them are under way at a time (see
-        ``max_memory``), and longer where the object would not fit in 10,000.
+        are shorter when many are under way at a time (see ``max_memory``), and
+        longer when the object would otherwise need more than 10,000.
     multipart_threshold : `int`
         Objects of up to this many bytes go up in one request, larger ones in
         parts. That much is held in memory before the choice can be made. At
@@ -38,19 +38,19 @@ class TransferConfig:
     io_chunksize : `int`
         Bytes handed to the network at a time.
     max_concurrency : `int`
-        The most requests that one transfer keeps under way. How many it does
-        is found while it runs, by what the line rewards, and kept for the
-        session's next transfers.
+        The most requests that one transfer keeps under way. How many it
+        uses is found while it runs, by what the line rewards, and remembered
+        for the session's next transfers.
     max_memory : `int`
-        Bytes that an upload of what is not in memory already, or a stream, may
-        hold. It holds two of the shortest parts (5 MiB) at the least.
+        Bytes that a stream may hold, or an upload of what is not in memory
+        already. Never less than two of the shortest parts (5 MiB).
     integrity : {"sha256", "md5", "unsigned"}
         How bytes on their way up are protected. By default their SHA-256 is
         part of the signature; ``"md5"`` sends ``Content-MD5`` as well, for
         servers that do not verify the former (SeaweedFS). ``"unsigned"`` hashes
-        nothing, which saves two thirds of the processor time, and leaves it to
-        TLS: as boto3 and minio do over https. Over http only TCP's checksum is
-        left then, and a warning is logged, once for a session.
+        nothing, which saves up to two thirds of the CPU time, and relies on
+        TLS, as boto3 and minio do over https. Over http it leaves TCP's
+        checksum alone, and logs a warning once per session.
     verify_etag : `bool`
         Whether downloads are compared with the object's ETag. It costs one
         MD5 over the data, in a thread.

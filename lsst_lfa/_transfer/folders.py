@@ -75,7 +75,7 @@ class FolderSummary:
     failed: dict[str, Exception] = field(default_factory=dict)
 
     def raise_for_failures(self) -> None:
-        """Raise the first failure, if there is one, with a note that tells how many there are."""
+        """Raise the first failure, if there is one, with a note that says how many there are."""
         for name, error in self.failed.items():
             error.add_note(f"{name!r} is one of {len(self.failed)} files that failed")
             raise error

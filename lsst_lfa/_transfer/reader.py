@@ -112,16 +112,16 @@ class _ShiftedWriter:
 class ObjectReader:
     """Reads one version of an object like a file; see `AsyncS3Bucket.open`.
 
-    What is read in order is read ahead, in one request at a time: 64 KiB at
-    first, up to 4 MiB. So it holds at most 8 MiB beside what `read` returns.
-    Longer reads go straight to their place, in parallel.
+    Sequential reads are read ahead, one request at a time: 64 KiB at first, up
+    to 4 MiB. So it holds at most 8 MiB besides what `read` returns. Longer reads
+    are fetched in parallel, and not buffered.
 
     Attributes
     ----------
     key : `str`
         The object's key.
     size : `int`
-        Its bytes.
+        Its size in bytes.
     etag : `str`
         Its version, without quotes.
     """
@@ -140,7 +140,7 @@ class ObjectReader:
         self._ahead: asyncio.Task[bytes] | None = None
 
     async def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes from the position on, all that are left if it is negative; none at the end.
+        """Read up to ``size`` bytes, or all that are left if it is negative; ``b""`` at the end.
 
         Raises
         ------
@@ -160,7 +160,7 @@ class ObjectReader:
             return data
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move to ``offset`` bytes from the begin, the position, or the end, as `io.IOBase.seek`; no I/O."""
+        """Move to ``offset`` bytes from the start, the position or the end, as `io.IOBase.seek` does; no I/O."""
         self._check_open()
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         if whence not in base:

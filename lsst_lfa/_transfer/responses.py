@@ -56,7 +56,7 @@ _PROOFS = {
 
 
 class ObjectInfo(NamedTuple):
-    """What a bucket tells of an object.
+    """What a bucket knows of an object.
 
     Attributes
     ----------
@@ -65,18 +65,17 @@ class ObjectInfo(NamedTuple):
     size : `int`
         Bytes.
     etag : `str`
-        Names this version of the content; without quotes.
+        The ETag, which identifies this content; without quotes.
     last_modified : `datetime.datetime`
         When it was stored, in UTC.
     content_type : `str` or `None`
-        Its MIME type; `None` in a listing, which does not tell it.
+        Its MIME type; `None` in a listing.
     metadata : `dict` [`str`, `str`] or `None`
-        What was stored as its metadata, with names in lower case; `None` in a
-        listing.
+        Its metadata, with names in lower case; `None` in a listing.
     version_id : `str` or `None`
         Its version, in a bucket that keeps versions; `None` in a listing.
     storage_class : `str`
-        ``STANDARD`` where the server says nothing else.
+        ``STANDARD`` unless the server says otherwise.
     """
 
     key: str
@@ -90,12 +89,12 @@ class ObjectInfo(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """What the keys of some objects have in common, up to a delimiter.
+    """What the keys of some objects have in common, up to a delimiter: a folder.
 
     Attributes
     ----------
     key : `str`
-        It, with the delimiter at its end; list what is within by this prefix.
+        The common part, delimiter included: the prefix that lists what is in it.
     """
 
     key: str

@@ -62,10 +62,10 @@ class LargeFileAnnex:
         ``set_write``. Without one nothing is announced.
     spool : `Spool`, `str` or `pathlib.Path`, optional
         Where files wait that S3 did not take. It should be on a volume that
-        outlives the container. Without one, such files are lost, and
-        `publish` raises.
+        outlives the container. Without a spool, `publish` raises, and such
+        files are lost.
     upload_timeout : `float`, optional
-        Seconds after which `publish` waits for S3 no longer, if the spool has
+        Seconds after which `publish` stops waiting for S3, if the spool has
         the file.
     announce : {"safe", "stored"}, optional
         Whether a file is announced as soon as it is safe, or only when S3 has
@@ -175,7 +175,7 @@ class LargeFileAnnex:
         return f"LargeFileAnnex({self.bucket!r}, {self.component!r}, spool={self.spool!r})"
 
     async def start(self) -> None:
-        """Begin to send, in the background, what earlier processes left. Idempotent; `publish` does it too."""
+        """Start sending, in the background, what earlier processes left. Idempotent; `publish` does it, too."""
         await self._start()
 
     async def publish(
@@ -206,7 +206,7 @@ class LargeFileAnnex:
         ----------
         source : file, bytes-like, path, async iterable, or `~astropy.io.fits.HDUList`
             See `AsyncS3Bucket.upload`. A path is hard-linked into the spool
-            where that can be: do not change the file in place afterwards;
+            where possible: do not change the file in place afterwards;
             replacing or deleting it is fine.
         generator, date, other, stem, suffix
             See `lsst_lfa.salobj.AsyncS3Bucket.make_key`. ``date`` is now by
@@ -297,12 +297,12 @@ class LargeFileAnnex:
         Parameters
         ----------
         timeout : `float` or `None`, optional
-            Seconds to wait at most.
+            The most seconds to wait.
 
         Returns
         -------
         stored : `bool`
-            Whether nothing waits any more; `False` when time was up.
+            Whether nothing is waiting any more; `False` if time ran out.
         """
         life = await self._start()
         try:
@@ -316,7 +316,7 @@ class LargeFileAnnex:
         return True
 
     async def adopt(self, folder: str | os.PathLike[str] | None = None, *, announce: bool = False) -> int:
-        """Take in files that older code left as ``{folder}/{bucket}/{key}``, and send them.
+        """Take over files that older code left as ``{folder}/{bucket}/{key}``, and send them.
 
         Parameters
         ----------
@@ -330,7 +330,7 @@ class LargeFileAnnex:
         Returns
         -------
         count : `int`
-            Files that were taken in. Others were logged, and left.
+            Files that were taken over. Others are logged, and stay.
 
         Raises
         ------

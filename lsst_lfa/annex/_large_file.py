@@ -62,7 +62,7 @@ class LargeFile:
     stored : `bool`
         Whether S3 has acknowledged it; if not, it is in the spool.
     path : `pathlib.Path` or `None`
-        Where it is in the spool, as long as it is there.
+        Where it is in the spool, while it is there.
     error : `LfaError` or `None`
         Why S3 has not acknowledged it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import codeop
 import inspect
 import os
 import re
@@ -75,6 +76,19 @@ async def test_the_blocks_of_a_guide_run_in_their_order(guide: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__guide__"}
     for number, block in enumerate(blocks(guide, "python"), 1):
         await run(block, f"{guide.name}, block {number}", namespace)
+
+
+@by_name
+def test_every_block_can_be_pasted_into_a_console(page: Path) -> None:
+    compiler = codeop.CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    for block in blocks(page, "python"):
+        lines: list[str] = []
+        for line in [*block.splitlines(), ""]:
+            lines.append(line)
+            if compiler("\n".join(lines)) is not None:
+                lines = []
+        assert not lines, "a statement without its end"
 
 
 @by_name
