@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from itertools import dropwhile
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.etag import check_etag, parts_in
 from lsst_lfa._transfer.responses import object_info
-from lsst_lfa.errors import IntegrityError, ServiceError, UnverifiableError
+from lsst_lfa.errors import IntegrityError, KeyExistsError, ServiceError, UnverifiableError
 from lsst_lfa.naming import revised_key
 
 from ._decisions import Found, judge
@@ -19,9 +18,9 @@ from ._decisions import Found, judge
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from lsst_lfa import ObjectInfo
     from lsst_lfa._bucket import S3Bucket
     from lsst_lfa._spool.record import IfExists
+    from lsst_lfa._transfer.responses import ObjectInfo
 
     from ._reading import Digest, Reading
 
@@ -152,14 +151,10 @@ class Sending:
 
     async def _put(self, reading: Reading) -> bool:
         """Send it; return whether that was done, and no object came in between."""
-        upload = self._bucket.upload
-        known = inspect.signature(upload).parameters
-        options: dict[str, Any] = {
-            "content_type": self._mime_type or None,
-            "if_none_match": self._if_exists != "overwrite" and self._may_look,
-        }
+        never_replace = self._if_exists != "overwrite" and self._may_look
+        content_type = self._mime_type or None
         try:
-            await upload(reading.body(), self.key, **{name: value for name, value in options.items() if name in known})
-        except FileExistsError:
+            await self._bucket.upload(reading.body(), self.key, content_type=content_type, if_none_match=never_replace)
+        except KeyExistsError:
             return False
         return True

@@ -27,5 +27,5 @@ async def test_a_slow_range_is_split_and_every_byte_counts_once() -> None:
         ranges = len(server.calls("GetObject"))
     assert file.getvalue() == data
     assert sum(counts) == len(data)
-    assert ranges > 4
+    assert ranges >= 4, "three, and a half of one"
     assert took < len(data) / 4 / 3e6
