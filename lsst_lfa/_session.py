@@ -101,24 +101,6 @@ class S3Session:
         max_rate: float | None = None,
         config: TransferConfig | None = None,
     ) -> None:
-        if (access_key_id is None) != (secret_access_key is None):
-            msg = "access_key_id and secret_access_key go together: give both or none"
-            raise ValueError(msg)
-        if anonymous and access_key_id is not None:
-            msg = "anonymous requests have no credentials: give either them or anonymous=True"
-            raise ValueError(msg)
-        if addressing_style not in (None, "path", "virtual", "auto"):
-            msg = f'addressing_style is {addressing_style!r}; it must be "path", "virtual" or "auto"'
-            raise ValueError(msg)
-        if max_connections < 1:
-            msg = f"max_connections is {max_connections!r}; it must be 1 or more"
-            raise ValueError(msg)
-        if not 0 < connect_timeout < float("inf"):
-            msg = f"connect_timeout is {connect_timeout!r}; it must be a finite number of seconds above 0"
-            raise ValueError(msg)
-        if max_rate is not None and not 0 < max_rate < float("inf"):
-            msg = f"max_rate is {max_rate!r}; it must be a finite number of bytes per second above 0, or None"
-            raise ValueError(msg)
         endpoint_url = os.environ.get("S3_ENDPOINT_URL") if endpoint_url is None else endpoint_url
         settings = Settings(
             endpoint_url=_urls.clean_endpoint(endpoint_url),

@@ -9,13 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-import ssl
 from contextvars import ContextVar
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aiohttp
-import botocore.httpsession
 from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore.parsers import ResponseParserError
 from multidict import CIMultiDict
@@ -27,7 +24,10 @@ from lsst_lfa._transfer.failures import TransportError
 from lsst_lfa._transfer.request_body import RepeatableBody, RequestBody
 from lsst_lfa._transfer.response_body import connection_protocol
 
+from .tls import make_tls_context
+
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
     from types import TracebackType
 
@@ -227,7 +227,7 @@ class HttpSession:
         """Return the one TLS context; reading the authorities takes 30 ms, in a thread."""
         async with self._lock:
             if self._context is None:
-                self._context = await in_thread(_make_tls_context, self._verify, self._client_cert)
+                self._context = await in_thread(make_tls_context, self._verify, self._client_cert)
             return self._context
 
 
@@ -392,35 +392,3 @@ class _Proxy(NamedTuple):
             return cls(url, {})
         credentials = f"{url.user or ''}:{url.password or ''}".encode()
         return cls(url.with_user(None), {"Proxy-Authorization": f"Basic {base64.b64encode(credentials).decode()}"})
-
-
-def _botocores_authorities() -> str | None:
-    """Return the file of authorities that botocore has; `None`, for the system's own, if it no longer says."""
-    find = getattr(botocore.httpsession, "get_cert_path", None)
-    return str(find(verify=True)) if find is not None else None
-
-
-def _make_tls_context(
-    verify: bool | str,  # noqa: FBT001 - as botocore has it
-    client_cert: str | tuple[str, str] | None,
-) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authorities = _botocores_authorities() if verify is True else verify
-    try:
-        if verify is True and authorities is None:
-            context.load_default_certs()
-        elif authorities:
-            folder = Path(authorities).is_dir()
-            context.load_verify_locations(capath=authorities) if folder else context.load_verify_locations(authorities)
-        else:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        if client_cert:
-            context.load_cert_chain(*((client_cert,) if isinstance(client_cert, str) else client_cert))
-    except (OSError, ssl.SSLError) as error:
-        raise TransportError(
-            errors.ConfigurationError,
-            f"the file of certificate authorities {authorities} cannot be used ({error})",
-            "Check AWS_CA_BUNDLE, or S3Session(verify=FILE).",
-        ) from None
-    return context

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,7 +15,7 @@ from botocore.loaders import create_loader
 from lsst_lfa._urls import clean_endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from botocore.session import Session as BotoSession
 
@@ -57,6 +58,25 @@ class Settings:
     max_connections: int = 128
     connect_timeout: float = 3.0
     max_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        problem = next(self._problems(), None)
+        if problem is not None:
+            raise ValueError(problem)
+
+    def _problems(self) -> Iterator[str]:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            yield "access_key_id and secret_access_key go together: give both or none"
+        if self.anonymous and self.access_key_id is not None:
+            yield "anonymous requests have no credentials: give either them or anonymous=True"
+        if self.addressing_style not in {None, "path", "virtual", "auto"}:
+            yield f'addressing_style is {self.addressing_style!r}; it must be "path", "virtual" or "auto"'
+        if self.max_connections < 1:
+            yield f"max_connections is {self.max_connections!r}; it must be 1 or more"
+        if not 0 < self.connect_timeout < math.inf:
+            yield f"connect_timeout is {self.connect_timeout!r}; it must be a finite number of seconds above 0"
+        if self.max_rate is not None and not 0 < self.max_rate < math.inf:
+            yield f"max_rate is {self.max_rate!r}; it must be a finite number of bytes per second above 0, or None"
 
     def __repr__(self) -> str:
         return f"Settings(endpoint_url={self.endpoint_url!r}, profile={self.profile!r})"

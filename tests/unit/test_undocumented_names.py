@@ -17,6 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 
 from lsst_lfa import MockS3Server, S3Session, TransferConfig, errors
 from lsst_lfa._client import http
+from lsst_lfa._client.tls import make_tls_context
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -105,7 +106,7 @@ def test_without_botocores_authorities_the_systems_own_are_taken(
     monkeypatch.setenv("SSL_CERT_FILE", str(ours))
 
     def trusted() -> bool:
-        return "Ours" in str(http._make_tls_context(verify=True, client_cert=None).get_ca_certs())
+        return "Ours" in str(make_tls_context(verify=True, client_cert=None).get_ca_certs())
 
     assert not trusted()
     monkeypatch.delattr("botocore.httpsession.get_cert_path")
