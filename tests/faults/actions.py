@@ -237,14 +237,14 @@ class WithholdContinue(Action):
 
 
 @dataclass
-class Drip(Action):
+class SendSlowly(Action):
     """Sends the answer, head included, at `send_rate` bytes per second."""
 
     send_rate: float
 
 
 @dataclass
-class Sip(Action):
+class ReceiveSlowly(Action):
     """Reads the request's body at `receive_rate` bytes per second."""
 
     receive_rate: float

@@ -18,15 +18,15 @@ from . import (
     Close,
     Corrupt,
     Cut,
-    Drip,
     Fault,
     Flip,
     Hook,
     IgnoreRange,
+    ReceiveSlowly,
     RefusingHost,
     Reset,
+    SendSlowly,
     Silence,
-    Sip,
     Status,
     Trap,
     UnansweringHost,
@@ -242,9 +242,9 @@ SILENCES = (
     *_silent("silent after the request", ALL, Silence()),
     *_silent("silent after the response's headers", (*DOWN, LIST), Silence(response_byte=0)),
     *_silent("silent in mid-body", DOWN, Silence(response_byte=1000)),
-    *_silent("reads a body below `min_rate`", BODIES_UP, Sip(50_000)),
-    *_silent("sends a body below `min_rate`", DOWN, Drip(20_000)),
-    Row("sends slowly, but above `min_rate`", (GET,), Drip(4_000_000), config=_IMPATIENT,
+    *_silent("reads a body below `min_rate`", BODIES_UP, ReceiveSlowly(50_000)),
+    *_silent("sends a body below `min_rate`", DOWN, SendSlowly(20_000)),
+    Row("sends slowly, but above `min_rate`", (GET,), SendSlowly(4_000_000), config=_IMPATIENT,
         remark="as slowly as the server"),
     Row("accepts connections, then stays silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
@@ -266,7 +266,7 @@ def _broken(name: str, where: tuple[Step, ...], make: Callable[[], Action], says
 
 
 def _replace(server: FaultyS3Server) -> None:
-    server.put(BUCKET, KEY, users.EGRAL)
+    server.put(BUCKET, KEY, users.REVERSED)
 
 
 _BEYOND = Status(416, "InvalidRange", headers={"Content-Range": f"bytes */{len(users.LARGE)}"})

@@ -34,7 +34,7 @@ SMALL = bytes(range(256)) * 2048
 LARGE = bytes(range(255, -1, -1)) * (4 * 1024 * 5 + 1024)
 """5.25 MiB: goes up in five parts, comes down in five ranges."""
 
-EGRAL = LARGE[::-1]
+REVERSED = LARGE[::-1]
 """As many other bytes."""
 
 OLD = b"what was there before"

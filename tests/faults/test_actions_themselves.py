@@ -14,14 +14,14 @@ from . import (
     Action,
     Close,
     Corrupt,
-    Drip,
     Fault,
     FaultyS3Server,
     Hook,
     IgnoreRange,
+    ReceiveSlowly,
     Reset,
+    SendSlowly,
     Silence,
-    Sip,
     Status,
     WithholdContinue,
     WrongContentRange,
@@ -179,7 +179,7 @@ async def test_pauses(server: FaultyS3Server, client: Any) -> None:
 
 
 async def test_slow(server: FaultyS3Server, client: Any) -> None:
-    server.script(Fault("GetObject", Drip(10_000)), Fault("PutObject", Sip(10_000)))
+    server.script(Fault("GetObject", SendSlowly(10_000)), Fault("PutObject", ReceiveSlowly(10_000)))
     assert await read(client, Range="bytes=1000-1999") == DATA[SECOND]
     await client.put_object(**HERE, Body=DATA[:2000])
     get, put = server.seen

@@ -18,7 +18,7 @@ from lsst_lfa import AsyncS3Bucket, LargeFile, LargeFileAnnex, S3Session, Spool,
 from lsst_lfa._spool.record import parse_sidecar
 from lsst_lfa._transfer.files import AtomicFile
 
-from . import Close, Fault, Hook, Reset, Silence, Sip, Status
+from . import Close, Fault, Hook, ReceiveSlowly, Reset, Silence, Status
 from .annex_scene import QUICK, Topic, play
 from .scene import BUCKET, LARGE, MiB
 
@@ -226,7 +226,13 @@ async def test_keys_and_generators(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [DOWN, HANGS, Fault("*", Reset()), Fault("PutObject", Close(request_byte=100)), Fault("PutObject", Sip(1000))],
+    [
+        DOWN,
+        HANGS,
+        Fault("*", Reset()),
+        Fault("PutObject", Close(request_byte=100)),
+        Fault("PutObject", ReceiveSlowly(1000)),
+    ],
     ids=["refuses", "hangs", "dies", "dies in mid-body", "crawls"],
 )
 async def test_s3_is_away_and_comes_back(tmp_path: Path, fault: Fault) -> None:
@@ -276,7 +282,7 @@ async def test_without_a_spool_nothing_is_kept(tmp_path: Path) -> None:
 
 async def test_without_a_spool_a_slow_upload_may_take_its_time(tmp_path: Path) -> None:
     async with play(tmp_path, spool=None, upload_timeout=0.1) as it:
-        it.server.script(Fault("PutObject", Sip(500_000)))
+        it.server.script(Fault("PutObject", ReceiveSlowly(500_000)))
         assert (await it.annex.publish(bytes(200_000), generator="image")).stored
 
 
@@ -592,7 +598,7 @@ async def test_two_files_that_both_find_their_key_taken(tmp_path: Path) -> None:
         for data in (one, two):
             await it.annex.publish(data, generator="image", key="k.fits")
         # They look for a free key at the same time.
-        it.server.script(Fault("PutObject", Sip(1000)))
+        it.server.script(Fault("PutObject", ReceiveSlowly(1000)))
         assert await it.annex.wait_stored(10)
         assert it.object("k.fits") == b"old"
         assert {it.object("k_r1.fits"), it.object("k_r2.fits")} == {one, two}
@@ -805,7 +811,7 @@ async def test_two_annexes_on_one_folder_send_each_file_once(tmp_path: Path) -> 
         for n in range(20):
             await it.annex.publish(b"%d" % n, generator="image", key=f"{n}")
         await it.annex.aclose()
-        it.server.script(Fault("PutObject", Sip(1000)))
+        it.server.script(Fault("PutObject", ReceiveSlowly(1000)))
         it.server.seen.clear()
         async with it.another() as one, it.another() as two:
             assert await one.wait_stored(20)

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import Close, Fault, Reset, Silence, Sip, Status
+from . import Close, Fault, ReceiveSlowly, Reset, Silence, Status
 from .annex_scene import play
 from .scene import BUCKET
 
@@ -127,7 +127,7 @@ async def victims() -> AsyncIterator[Victims]:
 
 def faults(dice: random.Random) -> list[Fault]:
     """Return what S3 does this time."""
-    actions = (Status(503, "SlowDown"), Silence(), Reset(), Close(carry_out=True), Sip(2_000_000))
+    actions = (Status(503, "SlowDown"), Silence(), Reset(), Close(carry_out=True), ReceiveSlowly(2_000_000))
     return [Fault("*", dice.choice(actions), nth=dice.randrange(1, 8), times=dice.randrange(1, 20)) for _ in range(2)]
 
 

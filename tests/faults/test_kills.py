@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import Drip, Fault, Sip
+from . import Fault, ReceiveSlowly, SendSlowly
 from .scene import BUCKET, KEY, LARGE, OLD, scene
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def nameless(folder: Path) -> bool:
 async def test_in_mid_upload(tmp_path: Path) -> None:
     dice = random.Random(1)
     async with scene(tmp_path) as it, victims() as them:
-        it.server.script(Fault("UploadPart", Sip(50e6)))
+        it.server.script(Fault("UploadPart", ReceiveSlowly(50e6)))
         whole = 0
         for number in range(KILLS):
             key = f"{KEY}{number}"
@@ -127,7 +127,7 @@ async def test_in_mid_upload(tmp_path: Path) -> None:
 async def test_in_mid_download(tmp_path: Path) -> None:
     dice = random.Random(2)
     async with scene(tmp_path) as it, victims() as them:
-        it.server.script(Fault("GetObject", Drip(40e6)))
+        it.server.script(Fault("GetObject", SendSlowly(40e6)))
         whole = 0
         for number in range(KILLS):
             path = it.destination if number % 2 else tmp_path / f"new{number}"

@@ -12,7 +12,7 @@ from lsst_lfa import errors
 
 from . import Close, Fault, Hook, Reset, Silence, Status
 from .messages import NAMESPACE
-from .scene import BUCKET, EGRAL, KEY, LARGE, MiB, scene
+from .scene import BUCKET, KEY, LARGE, REVERSED, MiB, scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def replace(server: FaultyS3Server) -> None:
-    server.put(BUCKET, KEY, EGRAL)
+    server.put(BUCKET, KEY, REVERSED)
 
 
 def stored(it: Scene, key: str) -> bytes | None:
@@ -76,7 +76,7 @@ async def test_a_source_that_is_replaced_meanwhile_is_told(tmp_path: Path, copie
         it.server.script(Fault(operation, Hook(before=replace), nth=1))
         with pytest.raises(errors.ObjectChangedError):
             await it.bucket.copy(KEY, "copy")
-        assert stored(it, "copy") == (EGRAL if operation == "CopyObject" else None)
+        assert stored(it, "copy") == (REVERSED if operation == "CopyObject" else None)
         assert not it.server.uploads
         assert all(call.headers["x-amz-copy-source-if-match"] for call in it.server.calls(operation))
 

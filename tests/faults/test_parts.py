@@ -12,7 +12,7 @@ from lsst_lfa import errors
 from tests.unit.test_fits_ranges import many_hdus, to_bytes
 
 from . import Close, Fault, Hook, IgnoreRange, Reset, Silence, Status
-from .scene import BUCKET, EGRAL, KEY, LARGE, scene
+from .scene import BUCKET, KEY, LARGE, REVERSED, scene
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ BREAKS = [
 
 
 def replace(server: FaultyS3Server) -> None:
-    server.put(BUCKET, KEY, EGRAL)
+    server.put(BUCKET, KEY, REVERSED)
 
 
 @pytest.mark.parametrize("fault", BREAKS, ids=repr)
@@ -75,7 +75,7 @@ async def test_a_replaced_object_is_never_mixed(tmp_path: Path) -> None:
         with pytest.raises(errors.ObjectChangedError):
             await it.bucket.read(KEY, START, STOP)
         async with it.bucket.open(KEY) as reader:
-            assert await reader.read(1000) == EGRAL[:1000]
+            assert await reader.read(1000) == REVERSED[:1000]
             it.server.put(BUCKET, KEY, LARGE)
             with pytest.raises(errors.ObjectChangedError):
                 await reader.read()

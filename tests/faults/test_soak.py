@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lsst_lfa import LfaError
 
-from . import Close, Corrupt, Drip, Fault, Reset, Silence, Status, WrongContentRange
+from . import Close, Corrupt, Fault, Reset, SendSlowly, Silence, Status, WrongContentRange
 from .scene import BUCKET, CONFIG, LARGE, MiB, descriptors, scene
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ ACTIONS: tuple[Action, ...] = (
     Close(response_byte=300_000),
     Silence(),
     Silence(response_byte=100),
-    Drip(send_rate=1000),
+    SendSlowly(send_rate=1000),
     WrongContentRange(shift=1),
     Corrupt(offset=1000),
 )

@@ -8,7 +8,7 @@ import pytest
 
 from lsst_lfa import S3Session, TransferConfig
 from lsst_lfa._transfer.lanes import Lanes
-from tests.faults import Fault, FaultyS3Server, Sip
+from tests.faults import Fault, FaultyS3Server, ReceiveSlowly
 
 MiB = 1024 * 1024
 
@@ -102,7 +102,7 @@ async def test_an_upload_over_a_slow_line_has_more_requests_under_way() -> None:
     config = TransferConfig(part_size=5 * MiB, memory_part_size=5 * MiB, multipart_threshold=0)
     data = bytes(100 * MiB)
     async with FaultyS3Server(buckets=["b"]) as server:
-        server.script(*(Fault("UploadPart", Sip(12e6), nth=number) for number in range(1, 21)))
+        server.script(*(Fault("UploadPart", ReceiveSlowly(12e6), nth=number) for number in range(1, 21)))
         session = S3Session(
             endpoint_url=server.endpoint_url, access_key_id="id", secret_access_key="secret", config=config
         )

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
 from lsst_lfa._transfer.failures import RequestInfo
-from tests.faults import Action, Drip, Fault, FaultyS3Server, Silence, Status
+from tests.faults import Action, Fault, FaultyS3Server, SendSlowly, Silence, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,7 +36,7 @@ async def served(*faults: Fault, **config: Any) -> AsyncIterator[tuple[FaultyS3S
 
 
 async def test_a_download_is_ranges_of_one_version_side_by_side_and_nothing_else() -> None:
-    async with served(Fault("GetObject", Drip(20e6)), range_size=MiB, max_concurrency=3) as (server, bucket):
+    async with served(Fault("GetObject", SendSlowly(20e6)), range_size=MiB, max_concurrency=3) as (server, bucket):
         etag = server.put("test", "k", bytes(8 * MiB)).etag
         await bucket.download("k")
         assert {seen.operation for seen in server.seen} == {"GetObject"}

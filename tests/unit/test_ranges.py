@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from lsst_lfa import S3Session, TransferConfig
-from tests.faults import Drip, Fault, FaultyS3Server
+from tests.faults import Fault, FaultyS3Server, SendSlowly
 
 MiB = 1024 * 1024
 
@@ -18,7 +18,7 @@ async def test_a_slow_range_is_split_and_every_byte_counts_once() -> None:
     async with FaultyS3Server(buckets=["b"]) as server:
         server.put("b", "k", data)
         # The second is slow: to wait for it would take four seconds.
-        server.script(Fault("GetObject", Drip(3e6), nth=2))
+        server.script(Fault("GetObject", SendSlowly(3e6), nth=2))
         keys: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret"}
         async with S3Session(endpoint_url=server.endpoint_url, config=TransferConfig(min_rate=1), **keys) as session:
             start = asyncio.get_running_loop().time()
