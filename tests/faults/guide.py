@@ -70,7 +70,7 @@ ELSEWHERE = (
               "an `LfaError` of one short line, or the right data", "retries",
               ("test_any_response.test_each_response_to_each_verb",)),
     Elsewhere("a body without a length", "`download`, `download_file`, `stream`", "succeeds", "-",
-              ("test_any_response.test_a_download_without_a_length_is_all_of_it",)),
+              ("test_any_response.test_a_chunked_download_is_all_of_it",)),
     Elsewhere("a listing that runs in a circle", "`list`", "`ProtocolError`", "at once",
               ("test_any_response.test_a_listing_that_runs_in_a_circle_ends",)),
     Elsewhere("an error with an endless body", "every request", "its error; 64 KiB are read", "retries",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from lsst_lfa import errors
 
 from . import Close, Fault, Hook, Reset, Silence, Status
 from .messages import NAMESPACE
-from .scene import BUCKET, KEY, LARGE, REVERSED, MiB, scene
+from .scene import BUCKET, CONFIG, KEY, LARGE, REVERSED, MiB, scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,10 +197,14 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "home"
 
 
+# A request that is sent again may be the next one to fail.
+PATIENT = replace(CONFIG, stall_timeout=0.6, retry_timeout=60, max_attempts=99)
+
+
 @pytest.mark.parametrize("fault", [*LOST, Reset(request_byte=1000)], ids=repr)
 async def test_a_folder_goes_up_through_faults(files: Any, home: Path, fault: Any) -> None:
     folder, expected = files
-    async with scene(home) as it:
+    async with scene(home, config=PATIENT) as it:
         it.server.script(*(Fault("PutObject", fault, nth=number) for number in range(1, 31, 4)))
         summary = await it.bucket.upload_folder(folder, "f", it.callback)
         assert summary.transferred == 30
@@ -212,7 +217,7 @@ async def test_a_folder_goes_up_through_faults(files: Any, home: Path, fault: An
 @pytest.mark.parametrize("fault", [*LOST, Close(response_byte=1000)], ids=repr)
 async def test_a_folder_comes_down_through_faults(files: Any, home: Path, fault: Any) -> None:
     _, expected = files
-    async with scene(home) as it:
+    async with scene(home, config=PATIENT) as it:
         for name, data in expected.items():
             it.server.put(BUCKET, f"f/{name}", data)
         it.server.put(BUCKET, "f/large", LARGE)

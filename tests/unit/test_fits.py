@@ -400,14 +400,21 @@ async def largest_stall(work: Coroutine[Any, Any, Any]) -> float:
     return stall / (before - start)
 
 
+async def some_stall_is_below(limit: float, make: Callable[[], Coroutine[Any, Any, Any]]) -> bool:
+    for _ in range(10):
+        if await largest_stall(make()) < limit:
+            return True
+    return False
+
+
 @pytest.mark.parametrize("dtype", ["f4", "u2", "i2", ">f4"])
 async def test_a_large_image_does_not_hold_the_loop(dtype: str) -> None:
     hdulist = fits.HDUList([fits.PrimaryHDU(np.ones(100 * MiB // int(dtype[-1]), dtype))])
     data = io.BytesIO(write(hdulist))
     # In one piece with the interpreter's lock held, copying alone would take a third of the
-    # time. A machine with other work may hold us too: the best of a few counts.
-    assert min([await largest_stall(dump(hdulist)) for _ in range(3)]) < 0.2
-    assert min([await largest_stall(load(data)) for _ in range(3)]) < 0.2
+    # time, each time. A machine with other work may hold us too: the best of a few counts.
+    assert await some_stall_is_below(0.2, lambda: dump(hdulist))
+    assert await some_stall_is_below(0.2, lambda: load(data))
 
 
 async def longest_stall(make: Callable[[], Coroutine[Any, Any, Any]]) -> float:
