@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,7 +198,7 @@ def home(tmp_path: Path) -> Path:
 
 
 # A request that is sent again may be the next one to fail.
-PATIENT = replace(CONFIG, stall_timeout=0.6, retry_timeout=60, max_attempts=99)
+PATIENT = dataclasses.replace(CONFIG, stall_timeout=0.6, retry_timeout=60, max_attempts=99)
 
 
 @pytest.mark.parametrize("fault", [*LOST, Reset(request_byte=1000)], ids=repr)
