@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from lsst_lfa._transfer.concurrency import in_thread
+from lsst_lfa._transfer.concurrency import in_thread, run_in_thread, uninterrupted
 from lsst_lfa._transfer.files import AtomicFile
 
 from .record import change_line, parse_sidecar
@@ -100,8 +100,8 @@ class Entry:
         await in_thread(self.payload.unlink, missing_ok=True)
 
     async def remove_and_release(self) -> None:
-        """Do both."""
-        await in_thread(self._remove_and_release)
+        """Do both, also if the caller is cancelled meanwhile."""
+        await uninterrupted(run_in_thread(self._remove_and_release), grace=None)
 
     def _remove_and_release(self) -> None:
         try:
@@ -110,8 +110,9 @@ class Entry:
             self._release()
 
     async def release(self) -> None:
-        """Let others have the file; idempotent."""
-        await in_thread(self._release)
+        """Let others have the file, also if the caller is cancelled meanwhile; idempotent."""
+        # A job that no thread has begun would not be begun after a cancellation, and the lock be kept for good.
+        await uninterrupted(run_in_thread(self._release), grace=None)
 
     async def abandon(self) -> None:
         """Let go of a file that nobody has begun to work on; one that is not complete is removed."""
