@@ -86,7 +86,8 @@ async def test_engine(service: Service, name: str, bucket: AsyncS3Bucket, size: 
         result = await download_url(url, counts.append, config=TransferConfig(verify_etag=True))
         assert result.getvalue() == data
         assert sum(counts) == size
-        assert len(proxy.lines) == (3 if size > 1 else 1)
+        # A range that is slow, as on a busy machine, is asked for in two halves.
+        assert len(proxy.lines) >= (3 if size > 1 else 1)
         assert (proxy.connections_made > 1) == (size > 1)
         target = url.removeprefix(proxy.endpoint_url)
         assert set(proxy.lines) == {f"GET {target} HTTP/1.1"}
@@ -155,7 +156,9 @@ async def test_missing(service: Service, bucket: AsyncS3Bucket) -> None:
     )
 
 
+@VERIFYING
 async def test_event_without_credentials(service: Service, bucket: AsyncS3Bucket) -> None:
+    """It is asked for anonymously, and the service refuses."""
     url = await bucket.upload(b"x", KEY)
-    with pytest.raises(errors.MissingCredentialsError, match=re.escape(f"s3://{bucket.name}/{KEY}")):
+    with pytest.raises(errors.AccessDeniedError, match=re.escape(f"s3://{bucket.name}/{KEY}")):
         await download_url(url, verify=service.server.ca_file)
