@@ -16,7 +16,6 @@ import pytest
 
 from lsst_lfa import AsyncS3Bucket, LargeFile, LargeFileAnnex, S3Session, Spool, TransferConfig, errors, salobj
 from lsst_lfa._spool.record import parse_sidecar
-from lsst_lfa._transfer.files import AtomicFile
 
 from . import Close, Fault, Hook, ReceiveSlowly, Reset, Silence, Status
 from .annex_scene import QUICK, Topic, play
@@ -128,11 +127,15 @@ async def test_sources_while_s3_hangs(tmp_path: Path) -> None:
 
 
 async def test_a_path_on_another_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: AtomicFile, source: Path) -> None:
-        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-
-    monkeypatch.setattr(AtomicFile, "_link_to", refuse)
     path = large_file_on_disk(tmp_path)
+    real = os.link
+
+    def link(source: Any, target: Any, **options: Any) -> None:
+        if source == path:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        real(source, target, **options)
+
+    monkeypatch.setattr(os, "link", link)
     async with play(tmp_path) as it:
         it.server.script(DOWN)
         file = await it.annex.publish(path, generator="image", key="k")
@@ -291,14 +294,14 @@ async def test_without_a_spool_a_slow_upload_may_take_its_time(tmp_path: Path) -
 
 def fill(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Let the disk be full after so many bytes."""
-    real = AtomicFile._write
+    real = os.pwrite
 
-    def write(self: AtomicFile, view: memoryview, position: int) -> None:
-        if position + view.nbytes > after:
+    def pwrite(fd: int, data: memoryview, position: int) -> int:
+        if position + len(data) > after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(self, view, position)
+        return real(fd, data, position)
 
-    monkeypatch.setattr(AtomicFile, "_write", write)
+    monkeypatch.setattr(os, "pwrite", pwrite)
 
 
 @pytest.mark.parametrize("after", [0, 4 * MiB])
