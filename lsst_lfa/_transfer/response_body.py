@@ -165,14 +165,17 @@ class _Receiver(asyncio.BufferedProtocol):
 
     def give_back(self) -> None:
         """Let the transport's own protocol have it again."""
+        self._owner.transport = self._transport
+        if self._transport.is_closing():
+            # It will not be used again, and what it still says is passed on. Under TLS one that was
+            # closed twice, as aiohttp does, has no protocol any more, to be asked for or to be set.
+            return
         if self._transport.get_protocol() is not self:
             return
-        self._owner.transport = self._transport
         # Its parser has seen nothing of the body, and would take what comes next for it.
         self._owner.set_response_params()
         self._transport.set_protocol(self._owner)
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         self._lent.release()

@@ -275,6 +275,25 @@ def test_a_connection_that_is_lost_while_nobody_receives_is_no_loose_end(run: Ru
     run(main())
 
 
+def test_a_connection_that_was_closed_twice_is_no_error(run: Run, tls: bool) -> None:
+    """Under TLS it has no protocol then, and aiohttp closes one that is lost again."""
+
+    async def main() -> None:
+        async with Server(tls).client() as get:
+            place = Place()
+            response = await get()
+            body = ResponseBody(response, SIZE, place.moved)
+            await body.readinto(memoryview(place.bytes)[:1_000_000])
+            receiver = body._receiver
+            assert receiver is not None
+            receiver._transport.close()
+            receiver._transport.close()
+            body.close()
+            assert response.connection is None
+
+    run(main())
+
+
 def test_meanwhile_an_earlier_response_cannot_resume_the_connection(run: Run, tls: bool) -> None:
     """aiohttp pauses and resumes through the protocol, whichever response had the connection before."""
 
