@@ -135,6 +135,11 @@ class Entry:
         return end > 0 and os.pread(self._fd, 1, end - 1) != b"\n"
 
     def _remove(self) -> None:
+        if self.record.safe and (self.record.to_announce or not self.record.stored):
+            # A process that ends between the two removals leaves one to do, and no file that seems lost.
+            # A full disk takes no note, but only a removal makes it less full.
+            with suppress(OSError):
+                self._note({"stored": True, "announced": True}, sync=False)
         self.payload.unlink(missing_ok=True)
         if self.record.part:
             self.payload.with_name(self.record.part).unlink(missing_ok=True)

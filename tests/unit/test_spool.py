@@ -112,6 +112,27 @@ async def test_removing_leaves_nothing(tmp_path: Path) -> None:
     assert everything(tmp_path) == []
 
 
+async def test_a_removal_that_stops_in_the_middle_is_no_lost_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = await put(Spool(tmp_path), release=False)
+    real = os.unlink
+
+    def unlink(path: Path, **options: Any) -> None:
+        if path == entry.sidecar:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        with pytest.raises(OSError, match="Input/output"):
+            await entry.remove_and_release()
+    assert not entry.payload.exists()
+    record = parse_sidecar(entry.sidecar.read_bytes())
+    assert record.stored
+    assert not record.to_announce
+
+
 async def test_order_of_durability(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data, then its name, then the folder; and each before the sidecar says that it is safe."""
     steps: list[str] = []
