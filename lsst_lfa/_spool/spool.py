@@ -133,15 +133,14 @@ class Spool:
         NotKeptError
             If the folder cannot be written to, or the key has no place in one.
         """
-        for attempt in range(_FOLDER_ATTEMPTS):
+        attempts_left = _FOLDER_ATTEMPTS
+        while True:
             try:
                 return await _entry_in_thread(self._reserve, record, in_place)
-            except FileNotFoundError as error:
-                if attempt == _FOLDER_ATTEMPTS - 1:
-                    raise self.not_kept(error) from error
             except (OSError, ValueError) as error:
-                raise self.not_kept(error) from error
-        raise AssertionError  # pragma: no cover - the last attempt returns or raises
+                attempts_left -= 1
+                if not (isinstance(error, FileNotFoundError) and attempts_left):
+                    raise self.not_kept(error) from error
 
     async def claim(self, sidecar: str) -> Entry | None:
         """Lock a file that waits; `None` if another process works on it.
