@@ -1,26 +1,29 @@
-"""An asyncio S3 client for observatories."""
+"""An asyncio S3 client for observatories.
+
+Importing the package costs nothing: what is in it is loaded when a name is
+first asked for. That takes 0.3 s, so import names at the top of a module, and
+not first of all where an event loop runs.
+"""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from . import errors
-from ._bucket import AsyncS3Bucket
-from ._bucket_for import bucket_for
-from ._download_url import download_url
-from ._mock.server import MockS3Server
-from ._session import S3Session
-from ._transfer.config import TransferConfig
-from ._transfer.folders import FolderSummary
-from ._transfer.reader import ByteStream, ObjectReader
-from ._transfer.responses import Folder, ObjectInfo
-from ._transfer.sources import Uploadable
-from .errors import LfaError
-
 if TYPE_CHECKING:
-    from . import annex, sites
+    from . import annex, errors, sites
+    from ._bucket import AsyncS3Bucket
+    from ._bucket_for import bucket_for
+    from ._download_url import download_url
+    from ._mock.server import MockS3Server
+    from ._session import S3Session
+    from ._transfer.config import TransferConfig
+    from ._transfer.folders import FolderSummary
+    from ._transfer.reader import ByteStream, ObjectReader
+    from ._transfer.responses import Folder, ObjectInfo
+    from ._transfer.sources import Uploadable
     from .annex import LargeFile, LargeFileAnnex, Spool
+    from .errors import LfaError
 
 __all__ = [
     "AsyncS3Bucket",
@@ -46,36 +49,40 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-# Imported when they are first asked for: whoever moves files only does not pay for the annex.
-_LATER = dict.fromkeys(("LargeFile", "LargeFileAnnex", "Spool"), "annex") | {"annex": "annex", "sites": "sites"}
+_MODULES = frozenset({"annex", "errors", "naming", "salobj", "sites"})
+# Where the names are. Whoever asks for one gets all of these loaded, so that it happens once and at one time.
+_HOMES = {
+    "AsyncS3Bucket": "_bucket",
+    "ByteStream": "_transfer.reader",
+    "Folder": "_transfer.responses",
+    "FolderSummary": "_transfer.folders",
+    "LfaError": "errors",
+    "MockS3Server": "_mock.server",
+    "ObjectInfo": "_transfer.responses",
+    "ObjectReader": "_transfer.reader",
+    "S3Session": "_session",
+    "TransferConfig": "_transfer.config",
+    "Uploadable": "_transfer.sources",
+    "bucket_for": "_bucket_for",
+    "download_url": "_download_url",
+}
+# Whoever moves files only does not pay for the annex.
+_LATER = dict.fromkeys(("LargeFile", "LargeFileAnnex", "Spool"), "annex")
 
+if not TYPE_CHECKING:  # else any name would pass for one that exists
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
-    module = importlib.import_module(f".{_LATER[name]}", __name__)
-    found = module if name == _LATER[name] else getattr(module, name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:  # the package's own modules ask for these: nothing else may be loaded meanwhile
+            return importlib.import_module(f".{name}", __name__)
+        if name not in _HOMES and name not in _LATER:
+            msg = f"module {__name__!r} has no attribute {name!r}"
+            raise AttributeError(msg)
+        homes = {home: importlib.import_module(f".{home}", __name__) for home in _HOMES.values()}
+        module = homes[_HOMES[name]] if name in _HOMES else importlib.import_module(f".{_LATER[name]}", __name__)
+        # Nothing but this one: another may have been replaced, by a test.
+        globals()[name] = found = getattr(module, name)
+        return found
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-# Where users find them, and what a repr, a traceback and a pickle should say.
-for _public in (
-    AsyncS3Bucket,
-    ByteStream,
-    Folder,
-    FolderSummary,
-    MockS3Server,
-    ObjectInfo,
-    ObjectReader,
-    S3Session,
-    TransferConfig,
-    bucket_for,
-    download_url,
-):
-    _public.__module__ = __name__

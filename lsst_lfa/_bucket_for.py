@@ -6,6 +6,7 @@ import os
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from ._public import public
 from ._session import S3Session
 from ._urls import FileUrl, ObjectUrl, parse_profile, parse_url
 
@@ -22,6 +23,7 @@ __all__ = ["bucket_for", "make_session"]
 _PROFILE_VARIABLE = "LSST_RESOURCES_S3_PROFILE_"
 
 
+@public
 @asynccontextmanager
 async def bucket_for(
     url: str, *, verify: bool | str | Path | None = None, config: TransferConfig | None = None
@@ -71,15 +73,17 @@ async def bucket_for(
         yield session.bucket(parsed.bucket), parsed.key
 
 
-def make_session(url: ObjectUrl, **options: Any) -> S3Session:
-    """Make the session that a URL needs, anonymous where there are no credentials; see `bucket_for`."""
-    if url.profile is None:
-        return S3Session(endpoint_url=url.endpoint, anonymous=None, **options)
+def make_session(url: ObjectUrl, *, anonymous: bool | None = None, **options: Any) -> S3Session:
+    """Make the session that a URL needs; by default anonymous where there are no credentials; see `bucket_for`."""
+    options["anonymous"] = anonymous
+    if url.profile is None or url.endpoint is not None:
+        return S3Session(endpoint_url=url.endpoint, profile=url.profile, **options)
     variable = f"{_PROFILE_VARIABLE}{url.profile}"
     value = os.environ.get(variable, "").strip()
     if not value:
-        return S3Session(profile=url.profile, anonymous=None, **options)
+        return S3Session(profile=url.profile, **options)
     endpoint_url, key_id, secret = parse_profile(variable, value)
     if key_id is None:
-        return S3Session(endpoint_url=endpoint_url, profile=url.profile, anonymous=None, **options)
+        return S3Session(endpoint_url=endpoint_url, profile=url.profile, **options)
+    options["anonymous"] = False
     return S3Session(endpoint_url=endpoint_url, access_key_id=key_id, secret_access_key=secret, **options)

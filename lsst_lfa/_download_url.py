@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from . import errors
 from ._bucket_for import make_session
 from ._client.http import HttpSession, read_body
+from ._public import public
 from ._transfer.attempts import Requester, Slots, transfer
 from ._transfer.concurrency import in_thread
 from ._transfer.config import TransferConfig
@@ -55,6 +56,7 @@ _FIRST_LOOK = 0.2
 _LONGEST_DELAY = 1.0
 
 
+@public
 async def download_url(
     url: str,
     callback: Callback | None = None,

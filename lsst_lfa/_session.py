@@ -10,6 +10,7 @@ from . import _urls
 from ._bucket import AsyncS3Bucket
 from ._client.loop_client import SharedClient
 from ._client.settings import Settings
+from ._public import public
 from ._transfer.config import TransferConfig
 from ._transfer.failures import RequestInfo
 
@@ -25,6 +26,7 @@ __all__ = ["S3Session"]
 log = logging.getLogger(__name__)
 
 
+@public
 class S3Session:
     """Credentials, an endpoint, and one client for each event loop.
 

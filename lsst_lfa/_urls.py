@@ -78,8 +78,8 @@ class ObjectUrl:
     bucket, key : `str`
         Bucket and key.
     profile : `str` or `None`
-        The profile that knows service and credentials, of ``s3://profile@bucket/key``
-        (a convention of lsst.resources).
+        The profile that knows credentials, and the service if there is no endpoint, of
+        ``s3://profile@bucket/key`` (a convention of lsst.resources).
     """
 
     endpoint: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lsst_lfa import naming
+from lsst_lfa._public import public
 
 from .downloads import DownloadVerbs
 from .metadata import MetadataVerbs
@@ -20,6 +21,7 @@ class S3Bucket(UploadVerbs, DownloadVerbs, MetadataVerbs):
     """What a bucket can do, whatever scheme makes its name and keys; see `AsyncS3Bucket`."""
 
 
+@public
 class AsyncS3Bucket(S3Bucket):
     """Asynchronous interface to a bucket of an S3 service.
 

@@ -12,6 +12,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
+from lsst_lfa._public import public
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -32,6 +34,7 @@ _lock = threading.Lock()
 """Held while a server starts, creates a bucket or frees its memory: moto's tables are the whole process's."""
 
 
+@public
 class MockS3Server:
     """A mock S3 server on 127.0.0.1, for tests and for simulation.
 

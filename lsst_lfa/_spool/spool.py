@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from lsst_lfa._public import public
 from lsst_lfa._transfer.concurrency import in_thread, uninterrupted
 from lsst_lfa._transfer.files import safe_join
 from lsst_lfa.naming import revised_key
@@ -56,6 +57,7 @@ class Taken(NamedTuple):
     record: Record
 
 
+@public
 class Spool:
     """A folder on local disk where files wait until S3 has them.
 

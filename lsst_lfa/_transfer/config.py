@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from lsst_lfa._public import public
+
 from .plan import MAX_PART_SIZE, MIN_PART_SIZE, MiB
 
 __all__ = ["TransferConfig"]
@@ -13,6 +15,7 @@ __all__ = ["TransferConfig"]
 Integrity = Literal["sha256", "md5", "unsigned"]
 
 
+@public
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TransferConfig:
     """How transfers are carried out. Immutable, and checked when it is made.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsst_lfa import errors
+from lsst_lfa._public import public
 from lsst_lfa.naming import check_key
 
 from .attempts import transfer
@@ -55,6 +56,7 @@ _OF_ALL = (
 )
 
 
+@public
 @dataclass(kw_only=True)
 class FolderSummary:
     """What became of the files of a folder.

@@ -7,6 +7,8 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
+from lsst_lfa._public import public
+
 from .concurrency import task_group
 from .download import RangesUnderWay, open_sink
 from .operations import head_response
@@ -109,6 +111,7 @@ class _ShiftedWriter:
         await self._writer.finish(position - self._shift)
 
 
+@public
 class ObjectReader:
     """Reads one version of an object like a file; see `AsyncS3Bucket.open`.
 
@@ -264,6 +267,7 @@ async def open_reader(
         await reader.aclose()
 
 
+@public
 class ByteStream:
     """An object's bytes in order: an async iterator, and an async context manager that closes it.
 

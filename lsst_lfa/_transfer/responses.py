@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lsst_lfa._public import public
 from lsst_lfa.errors import ProtocolError
 
 from .plan import MAX_PART_SIZE, MAX_PARTS, ByteRange
@@ -55,6 +56,7 @@ _PROOFS = {
 }
 
 
+@public
 class ObjectInfo(NamedTuple):
     """What a bucket knows of an object.
 
@@ -88,6 +90,7 @@ class ObjectInfo(NamedTuple):
     storage_class: str = "STANDARD"
 
 
+@public
 class Folder(NamedTuple):
     """What the keys of some objects have in common, up to a delimiter: a folder.
 

@@ -6,6 +6,3 @@ from ._annex import LargeFileAnnex
 from ._large_file import LargeFile
 
 __all__ = ["LargeFile", "LargeFileAnnex", "Spool"]
-
-for _public in (LargeFile, LargeFileAnnex, Spool):
-    _public.__module__ = "lsst_lfa"

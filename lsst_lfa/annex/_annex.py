@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from lsst_lfa import naming, sites
+from lsst_lfa._public import public
 from lsst_lfa._session import S3Session
 from lsst_lfa._spool import Record, Spool
 from lsst_lfa._transfer.concurrency import uninterrupted
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 _CLOSE_GRACE: Final = 1.0
 
 
+@public
 class LargeFileAnnex:
     """Publishes large files: stores them, announces them, and loses none.
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from importlib.metadata import packages_distributions, requires
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lsst_lfa
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FOLDER = Path(lsst_lfa.__file__).parent
 
 
-def imported() -> set[str]:
+def imported(paths: Iterable[Path]) -> set[str]:
     """Return the packages that are imported at run time, by their top names."""
     names: set[str] = set()
-    for path in FOLDER.rglob("*.py"):
+    for path in paths:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
@@ -29,11 +34,19 @@ def imported() -> set[str]:
     return {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"lsst_lfa"}
 
 
-def declared() -> set[str]:
-    requirements = [text for text in requires("lsst-lfa") or [] if "extra ==" not in text]
-    return {re.split(r"[^A-Za-z0-9_-]", text)[0].lower().replace("_", "-") for text in requirements}
+def distributions(names: set[str]) -> set[str]:
+    found = packages_distributions()
+    return {found[name][0].lower().replace("_", "-") for name in names}
+
+
+def declared(project: dict[str, Any], extra: str = "") -> set[str]:
+    texts = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {re.split(r"[^A-Za-z0-9_-]", text)[0].lower().replace("_", "-") for text in texts}
 
 
 def test_every_import_is_a_declared_dependency_and_every_dependency_is_imported() -> None:
-    distributions = packages_distributions()
-    assert {distributions[name][0].lower().replace("_", "-") for name in imported()} == declared()
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]
+    cli = set((FOLDER / "_cli").rglob("*.py"))
+    rest = distributions(imported(set(FOLDER.rglob("*.py")) - cli))
+    assert rest == declared(project)
+    assert distributions(imported(cli)) - rest == declared(project, "cli"), "the command line's own"

@@ -1,0 +1,32 @@
+"""The command line, ``lsst-lfa``: the verbs for those who write no Python.
+
+`main` begins it; `group` knows the commands; `command` makes one of a coroutine
+function, and `runner` runs it and tells what became of it. A command's module
+is loaded for its ``--help`` too, so that it imports nothing that takes time:
+what it runs does.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_EXTRA = {"click", "matplotlib", "rich"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        from .group import run_group
+
+        return run_group(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        sys.stderr.write(f"lsst-lfa: {error.name} is not installed. Do: pip install 'lsst-lfa[cli]'\n")
+        return 1

@@ -1,0 +1,67 @@
+"""The commands by their names, each in a module that is loaded when it is needed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+import click
+
+import lsst_lfa
+
+from .command import message_options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["cli", "run_group"]
+
+# In the order of the help.
+_MODULES: Final = {
+    "stat": "stat",
+}
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _MODULES:
+            return None
+        found = getattr(import_module(f"{__package__}.{_MODULES[cmd_name]}"), cmd_name)
+        assert isinstance(found, click.Command)  # noqa: S101 - for the type checker
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(lsst_lfa.__version__, prog_name="lsst-lfa")
+def cli() -> None:
+    """Large files of the observatory, from a shell.
+
+    A TARGET is any URL of an object (https://, s3://, presigned, file://), or a
+    key with --site and --bucket. Credentials come from the environment
+    or a profile, as for AWS's tools.
+
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable.
+    """
+
+
+cli.params += message_options()
+
+
+def run_group(arguments: Sequence[str] | None) -> int:
+    """Run a command by the arguments, by default the process's; return the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no failure
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return cli.main(arguments, prog_name="lsst-lfa", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130

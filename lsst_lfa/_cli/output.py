@@ -1,0 +1,98 @@
+"""What a command says: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
+
+__all__ = ["Output", "human_size", "printable"]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_KILO = 1000
+
+
+def printable(text: str) -> str:
+    """Escape what would break a line or command a terminal: names may hold anything."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
+def human_size(count: float) -> str:
+    """Return a number of bytes as people read it, in powers of 1000: ``1.2 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < _KILO:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.{1 if count < 99.95 else 0}f} {unit}"  # noqa: PLR2004
+        count /= _KILO
+    return f"{count:.1f} TB"
+
+
+class Output:
+    """Where a command's output goes, and how much of it there is.
+
+    Parameters
+    ----------
+    quiet, debug : `bool`
+        Say nothing but errors; show tracebacks.
+    verbose : `int`
+        How much more to say.
+    """
+
+    def __init__(self, *, quiet: bool = False, verbose: int = 0, debug: bool = False) -> None:
+        self.quiet = bool(quiet)
+        self.verbose = verbose
+        self.debug = bool(debug)
+
+    def line(self, text: str) -> None:
+        """Write a line of the result."""
+        sys.stdout.write(f"{text}\n")
+
+    def json(self, item: dict[str, Any]) -> None:
+        """Write an item as a line of JSON; times as ISO 8601."""
+        self.line(json.dumps(item, default=_plain))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Write a table; in a pipe as wide as it needs, without lines, so that `awk` can read it."""
+        from rich.table import Table
+        from rich.text import Text
+
+        console = self.console()
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, no_wrap=not console.is_terminal, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        console.print(table, soft_wrap=not console.is_terminal)
+
+    def console(self, *, stderr: bool = False) -> Console:
+        """Return rich's console on stdout or stderr, which knows of terminals and ``NO_COLOR``."""
+        from rich.console import Console
+
+        return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def note(self, text: str) -> None:
+        """Say what was done, unless that was not wanted."""
+        if not self.quiet:
+            self.error(text)
+
+    def detail(self, text: str) -> None:
+        """Say more than most want to know."""
+        if self.verbose and not self.quiet:
+            self.error(text)
+
+    def error(self, text: str) -> None:
+        """Say what went wrong."""
+        sys.stderr.write("".join(f"lsst-lfa: {printable(line)}\n" for line in text.split("\n")))
+
+    def flush(self) -> None:
+        """Let what was written go; a closed pipe shows itself now, not at the exit."""
+        sys.stdout.flush()
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

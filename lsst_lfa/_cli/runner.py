@@ -1,0 +1,143 @@
+"""Running a command: signals, errors, and the exit code that tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from lsst_lfa import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from .output import Output
+
+__all__ = ["FAILED", "PartlyFailedError", "exit_code", "run"]
+
+FAILED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+REFUSED: Final = 4
+UNREACHABLE: Final = 5
+_BY_SIGNAL: Final = 128  # as shells have it
+
+# The first that fits.
+_CODES: Final[dict[tuple[type[BaseException], ...], int]] = {
+    (errors.UnreachableError, errors.TransferTimeoutError, errors.UnavailableError): UNREACHABLE,
+    (FileNotFoundError, errors.UploadNotFoundError): NOT_FOUND,
+    (PermissionError, FileExistsError, errors.QuotaExceededError, errors.TooLargeError): REFUSED,
+    (errors.ConfigurationError, click.UsageError, ValueError): USAGE,
+}
+# What a message says all of; of other exceptions their type says more.
+_EXPECTED: Final = (errors.LfaError, OSError, ValueError, click.ClickException)
+
+
+class PartlyFailedError(Exception):
+    """Some items of many failed; each was told already.
+
+    Parameters
+    ----------
+    failures : iterable of exceptions
+        Why.
+    """
+
+    def __init__(self, failures: Iterable[BaseException]) -> None:
+        super().__init__("some failed")
+        self.failures = tuple(failures)
+
+
+class _StoppedError(BaseException):
+    """A signal ended the command, after it cleaned up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code for what went wrong; that of many failures is theirs, if they all have the same."""
+    if isinstance(error, PartlyFailedError):
+        codes = {exit_code(each) for each in error.failures}
+        return codes.pop() if len(codes) == 1 else FAILED
+    return next((code for kinds, code in _CODES.items() if isinstance(error, kinds)), FAILED)
+
+
+def message(error: BaseException) -> str:
+    """Return what is said of an error."""
+    text = error.format_message() if isinstance(error, click.ClickException) else str(error)
+    if not isinstance(error, _EXPECTED):
+        text = f"{type(error).__name__}: {text}. This is a bug: --debug shows where"
+    return "\n".join([text or type(error).__name__, *getattr(error, "__notes__", ())])
+
+
+def run(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run a command to its end, and return its exit code. Ctrl-C and SIGTERM let it clean up first."""
+    _log(output)
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(_attended(work()))
+        output.flush()
+    except BrokenPipeError:
+        return _closed_pipe()
+    except KeyboardInterrupt:
+        return _interrupted(output, signal.SIGINT)
+    except _StoppedError as stopped:
+        return _interrupted(output, stopped.number)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - all errors end in a message
+        if output.debug:
+            traceback.print_exception(error)
+        if not isinstance(error, PartlyFailedError):
+            output.error(message(error))
+        return exit_code(error)
+    return 0
+
+
+async def _attended(work: Coroutine[Any, Any, None]) -> None:
+    """Do the work; a signal that would end the process cancels it, as Ctrl-C does."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    received: list[int] = []
+
+    def stop(number: int) -> None:
+        received.append(number)
+        assert task is not None  # noqa: S101 - for the type checker
+        task.cancel()
+
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for number in numbers:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if received:
+            raise _StoppedError(received[0]) from None
+        raise
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+def _interrupted(output: Output, number: int) -> int:
+    output.note("interrupted")
+    return _BY_SIGNAL + number
+
+
+def _closed_pipe() -> int:
+    """Whoever read the output has seen enough: end as other programs do, and let nothing be written at the exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return _BY_SIGNAL + signal.SIGPIPE
+
+
+def _log(output: Output) -> None:
+    """Show what the package logs: warnings, or more."""
+    level = logging.ERROR if output.quiet else {0: logging.WARNING, 1: logging.INFO}.get(output.verbose, logging.DEBUG)
+    logging.basicConfig(format="lsst-lfa: %(message)s", level=logging.WARNING)
+    logging.getLogger("lsst_lfa").setLevel(level)
