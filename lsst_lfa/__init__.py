@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ._transfer.config import TransferConfig
     from ._transfer.folders import FolderSummary
     from ._transfer.reader import ByteStream, ObjectReader
-    from ._transfer.responses import Folder, ObjectInfo
+    from ._transfer.responses import Folder, ObjectInfo, PendingUpload
     from ._transfer.sources import Uploadable
     from .annex import LargeFile, LargeFileAnnex, Spool
     from .errors import LfaError
@@ -36,6 +36,7 @@ __all__ = [
     "MockS3Server",
     "ObjectInfo",
     "ObjectReader",
+    "PendingUpload",
     "S3Session",
     "Spool",
     "TransferConfig",
@@ -60,6 +61,7 @@ _HOMES = {
     "MockS3Server": "_mock.server",
     "ObjectInfo": "_transfer.responses",
     "ObjectReader": "_transfer.reader",
+    "PendingUpload": "_transfer.responses",
     "S3Session": "_session",
     "TransferConfig": "_transfer.config",
     "Uploadable": "_transfer.sources",

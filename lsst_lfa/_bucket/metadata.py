@@ -19,7 +19,7 @@ from .base import BucketBase
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable
 
-    from lsst_lfa._transfer.responses import Folder, ObjectInfo
+    from lsst_lfa._transfer.responses import Folder, ObjectInfo, PendingUpload
     from lsst_lfa.errors import LfaError
 
 __all__ = ["MetadataVerbs"]
@@ -50,6 +50,10 @@ async def _each(keys: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[str,
     else:
         for key in keys:
             yield key
+
+
+def _age(seconds: float | timedelta) -> timedelta:
+    return seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
 
 
 class MetadataVerbs(BucketBase):
@@ -213,7 +217,36 @@ class MetadataVerbs(BucketBase):
         async with self._borrow("create", None, create=False) as client:
             await operations.create_bucket(client)
 
-    async def abort_stale_uploads(self, older_than: float | timedelta) -> int:
+    def list_uploads(
+        self, prefix: str = "", *, older_than: float | timedelta = 0.0
+    ) -> AsyncGenerator[PendingUpload, None]:
+        """Iterate over the multipart uploads that were begun and never ended, in the order of their keys.
+
+        Those that are under way right now are among them; see `abort_stale_uploads`.
+
+        Parameters
+        ----------
+        prefix : `str`, optional
+            What the keys begin with.
+        older_than : `float` or `datetime.timedelta`, optional
+            Seconds since they were begun, by the server's clock, at least.
+
+        Yields
+        ------
+        upload : `PendingUpload`
+            Its key, its id, and when it was begun.
+        """
+        return self._list_uploads(prefix, _age(older_than), self._client.closings)
+
+    async def _list_uploads(self, prefix: str, age: timedelta, closings: int) -> AsyncGenerator[PendingUpload, None]:
+        pages = operations.Pages()
+        while pages.more:
+            async with self._borrow("list_uploads", None, closings=closings) as client:
+                page = await operations.list_uploads(client, prefix, age, pages)
+            for upload in page:
+                yield upload
+
+    async def abort_stale_uploads(self, older_than: float | timedelta, *, prefix: str = "") -> int:
         """Abort multipart uploads that were begun long ago and never ended.
 
         A process that is killed leaves them; their parts take up space, and
@@ -223,12 +256,13 @@ class MetadataVerbs(BucketBase):
         ----------
         older_than : `float` or `datetime.timedelta`
             Seconds since they were begun: more than any upload takes.
+        prefix : `str`, optional
+            What their keys begin with.
 
         Returns
         -------
         count : `int`
             Uploads aborted.
         """
-        age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
         async with self._borrow("abort_stale_uploads", None) as client:
-            return await operations.abort_uploads(client, age)
+            return await operations.abort_uploads(client, prefix, _age(older_than))

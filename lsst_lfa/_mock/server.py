@@ -27,6 +27,9 @@ _HOST: Final = "127.0.0.1"
 _POLL_INTERVAL: Final = 0.02
 """Seconds: the longest that the serving thread takes to notice that it must end."""
 
+_BACKLOG: Final = 128
+"""Connections that may wait to be accepted."""
+
 _GRACE: Final = 1.0
 """Seconds that a request under way has to end, once its connection is cut."""
 
@@ -50,10 +53,20 @@ class MockS3Server:
     whatever their names. A server runs once: after `stop` it cannot be started
     again. One that is dropped without being stopped stops by itself.
 
+    Parameters
+    ----------
+    port : `int`, optional
+        The port; by default one that is free.
+
     Attributes
     ----------
     access_key_id, secret_access_key : `str`
         Dummy credentials for a client of this server.
+
+    Raises
+    ------
+    ValueError
+        If it is not a port's number.
 
     Notes
     -----
@@ -70,7 +83,11 @@ class MockS3Server:
     access_key_id: Final = "MOCKACCESSKEYID00000"
     secret_access_key: Final = "mock-secret-access-key"  # noqa: S105  (a dummy)
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
+        if not 0 <= port < 1 << 16:
+            msg = f"port is {port!r}; it must be 1 to 65535, or 0 for one that is free"
+            raise ValueError(msg)
+        self._port = port
         self._service: _Service | None = None
         self._stopped = False
         self._finalizer: weakref.finalize[..., MockS3Server] | None = None
@@ -111,6 +128,8 @@ class MockS3Server:
         ------
         RuntimeError
             If the server was stopped before.
+        OSError
+            If the port is another server's, or may not be used.
         """
         with _lock:
             from .moto import Storage
@@ -119,7 +138,9 @@ class MockS3Server:
                 msg = "This mock S3 server was stopped; make a new MockS3Server"
                 raise RuntimeError(msg)
             if self._service is None:
-                self._service = _Service(Storage())
+                # werkzeug ends the process if a port is taken, so it gets one that is ours already.
+                with socket.create_server((_HOST, self._port), backlog=_BACKLOG) as listening:
+                    self._service = _Service(Storage(), listening)
                 self._finalizer = weakref.finalize(self, self._service.stop)
                 self._finalizer.atexit = False
             if self._stopped:
@@ -206,7 +227,7 @@ class _Service:
     It must not refer to that object, whose end is what stops it.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, listening: socket.socket) -> None:
         from werkzeug.serving import make_server
 
         self.storage = storage
@@ -215,7 +236,7 @@ class _Service:
         self.inherited = False
         """Whether this is a forked child's copy."""
         self.server: BaseWSGIServer = make_server(
-            _HOST, 0, storage, threaded=True, request_handler=_request_handler(self)
+            _HOST, 0, storage, threaded=True, request_handler=_request_handler(self), fd=listening.fileno()
         )
         self.server.timeout = _POLL_INTERVAL
         self.thread = threading.Thread(target=self._serve, name=f"MockS3Server:{self.server.port}", daemon=True)

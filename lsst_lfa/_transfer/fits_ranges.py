@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
     Wanted = int | str | tuple[str, int]
 
-__all__ = ["read_hdus", "read_headers"]
+__all__ = ["Reader", "StoredHdu", "read_hdus", "read_headers", "read_layout"]
 
 _BLOCK: Final = 2880
 _CARD: Final = 80
 _END: Final = b"END".ljust(_CARD)
 # Most headers are shorter: 360 cards. Twice as much, and so on, where one is longer.
 _FIRST_READ: Final = 10 * _BLOCK
+# gzip, bzip2, xz and zip, which astropy unpacks.
+_COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\3\4")
 _EMPTY_PRIMARY: Final = (
     b"SIMPLE  =                    T".ljust(_CARD)
     + b"BITPIX  =                    8".ljust(_CARD)
@@ -43,7 +45,7 @@ _EMPTY_PRIMARY: Final = (
 ).ljust(_BLOCK)
 
 
-class _Reader(Protocol):
+class Reader(Protocol):
     """What is needed of an open object."""
 
     key: str
@@ -57,27 +59,43 @@ class _Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class _Hdu:
-    """Where an HDU is in the file, and its header."""
+class StoredHdu:
+    """Where an HDU is in the file, and its header.
+
+    Attributes
+    ----------
+    start : `int`
+        Where its header begins.
+    raw : `bytes`
+        The header's bytes.
+    header : `astropy.io.fits.Header`
+        The header as it is stored: for a compressed image, that of the table in which it is.
+    data_size : `int`
+        Bytes of its data, without what fills their last block.
+    """
 
     start: int
     raw: bytes
     header: Header
+    data_size: int
 
     @property
     def data(self) -> int:
+        """Where its data begin."""
         return self.start + len(self.raw)
 
     @property
     def data_end(self) -> int:
-        return self.data + _data_size(self.header)
+        """Where its data end."""
+        return self.data + self.data_size
 
     @property
     def stop(self) -> int:
-        return self.data + -(-_data_size(self.header) // _BLOCK) * _BLOCK
+        """Where the next HDU begins."""
+        return self.data + -(-self.data_size // _BLOCK) * _BLOCK
 
 
-async def read_headers(reader: _Reader) -> list[Header]:
+async def read_headers(reader: Reader) -> list[Header]:
     """Read all headers of a FITS file, and no data.
 
     Raises
@@ -85,11 +103,22 @@ async def read_headers(reader: _Reader) -> list[Header]:
     OSError
         If it is not a FITS file.
     """
+    return [header for _, header in await read_layout(reader)]
+
+
+async def read_layout(reader: Reader) -> list[tuple[StoredHdu, Header]]:
+    """Read where a FITS file's HDUs are, and their headers as astropy shows them.
+
+    Raises
+    ------
+    OSError
+        If it is not a FITS file.
+    """
     hdus = await _scan(reader, lambda _: False)
-    return await in_thread(_astropy_headers, hdus)
+    return list(zip(hdus, await in_thread(_astropy_headers, hdus), strict=False))
 
 
-async def read_hdus(reader: _Reader, wanted: Sequence[Wanted]) -> HDUList:
+async def read_hdus(reader: Reader, wanted: Sequence[Wanted]) -> HDUList:
     """Read some HDUs of a FITS file, and none of the others' data.
 
     Raises
@@ -120,21 +149,30 @@ def _arrange(hdulist: HDUList, order: list[int], first: int) -> HDUList:
     return fits.HDUList([hdulist[places[index]] for index in dict.fromkeys(order)])
 
 
-async def _scan(reader: _Reader, is_enough: Callable[[list[_Hdu]], bool]) -> list[_Hdu]:
+async def _scan(reader: Reader, is_enough: Callable[[list[StoredHdu]], bool]) -> list[StoredHdu]:
     """Find HDU after HDU, until there are enough."""
-    hdus: list[_Hdu] = []
+    hdus: list[StoredHdu] = []
     window = _Window(reader)
     position = 0
     while position < reader.size and not is_enough(hdus):
         raw = await _read_header(window, position, b"XTENSION" if hdus else b"SIMPLE  =")
         if raw is None:
             break
-        hdus.append(_Hdu(position, raw, await in_thread(_parse, raw)))
+        hdus.append(await in_thread(_parse, raw, position, f"{reader.key}: HDU {len(hdus)}"))
         position = hdus[-1].stop
     if not hdus:
-        msg = f"{reader.key} is not a FITS file, or one that is compressed as a whole: download_fits(key) reads those"
+        msg = f"{reader.key} {_otherwise(await window.read(0, _BLOCK))}"
         raise OSError(msg)
     return hdus
+
+
+def _otherwise(data: bytes) -> str:
+    """Say what a file is that is not FITS, by its first bytes."""
+    if data.startswith(_COMPRESSED):
+        return "is not a FITS file, unless it is one that is compressed as a whole: download_fits(key) reads those"
+    if data.startswith(b"SIMPLE  ="):
+        return "is not a FITS file, or truncated: its header has no end"
+    return "is not a FITS file" if data else "is not a FITS file: it is empty"
 
 
 async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | None:
@@ -158,7 +196,7 @@ async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | Non
 class _Window:
     """The bytes that were read last: short HDUs come several at a time."""
 
-    def __init__(self, reader: _Reader) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._start = 0
         self._data = b""
@@ -177,10 +215,19 @@ class _Window:
         return here
 
 
-def _parse(raw: bytes) -> Header:
+def _parse(raw: bytes, start: int, name: str) -> StoredHdu:
     from astropy.io import fits
 
-    return fits.Header.fromstring(raw)
+    header = fits.Header.fromstring(raw)
+    try:
+        size = _data_size(header)
+    except (LookupError, TypeError, ValueError, fits.VerifyError) as error:
+        msg = f"{name} has a damaged header, so where its data end is not known ({type(error).__name__}: {error})"
+        raise OSError(msg) from error
+    if size < 0:
+        msg = f"{name} has a damaged header: its data would have {size} bytes"
+        raise OSError(msg)
+    return StoredHdu(start, raw, header, size)
 
 
 def _data_size(header: Any) -> int:
@@ -192,7 +239,7 @@ def _data_size(header: Any) -> int:
     return abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + count)
 
 
-def _index(hdus: list[_Hdu], wanted: Wanted) -> int:
+def _index(hdus: list[StoredHdu], wanted: Wanted) -> int:
     found = _find(hdus, wanted, complete=True)
     if found is None:
         names = ", ".join(repr(_name(hdu, index)) for index, hdu in enumerate(hdus))
@@ -201,7 +248,7 @@ def _index(hdus: list[_Hdu], wanted: Wanted) -> int:
     return found
 
 
-def _find(hdus: list[_Hdu], wanted: Wanted, *, complete: bool) -> int | None:
+def _find(hdus: list[StoredHdu], wanted: Wanted, *, complete: bool) -> int | None:
     """Find an HDU by its number, name, or name and version, as astropy does; `None` if it is not among these."""
     if isinstance(wanted, int):
         index = wanted + len(hdus) if wanted < 0 else wanted
@@ -215,21 +262,23 @@ def _find(hdus: list[_Hdu], wanted: Wanted, *, complete: bool) -> int | None:
     return None
 
 
-def _name(hdu: _Hdu, index: int) -> str:
+def _name(hdu: StoredHdu, index: int) -> str:
     return str(hdu.header.get("EXTNAME", "" if index else "PRIMARY")).strip().upper()
 
 
-def _astropy_headers(hdus: list[_Hdu]) -> list[Header]:
+def _astropy_headers(hdus: list[StoredHdu]) -> list[Header]:
     from astropy.io import fits
 
     with fits.open(_HeadersOnly(hdus), memmap=False, lazy_load_hdus=False) as hdulist:
-        return [hdu.header for hdu in hdulist]
+        headers = [hdu.header for hdu in hdulist]
+    # One that astropy stops at is shown as it is stored.
+    return headers + [hdu.header for hdu in hdus[len(headers) :]]
 
 
 class _HeadersOnly(io.RawIOBase):
     """A FITS file of whose data nothing is there: zeros are read in their place."""
 
-    def __init__(self, hdus: list[_Hdu]) -> None:
+    def __init__(self, hdus: list[StoredHdu]) -> None:
         self._hdus = hdus
         self._size = hdus[-1].stop
         self._position = 0

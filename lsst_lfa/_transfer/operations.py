@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -11,17 +10,24 @@ from botocore.exceptions import ClientError
 from lsst_lfa.errors import AccessDeniedError, KeyExistsError, ServiceError, UploadNotFoundError
 
 from .failures import service_error
-from .responses import bad_response, listed_folder, listed_object, object_info, require_field, server_time
+from .responses import (
+    bad_response,
+    listed_folder,
+    listed_object,
+    listed_upload,
+    object_info,
+    require_field,
+    server_time,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
     from datetime import timedelta
 
     from lsst_lfa.errors import LfaError
 
     from .attempts import BucketClient
     from .failures import RequestInfo
-    from .responses import Folder, ObjectInfo
+    from .responses import Folder, ObjectInfo, PendingUpload
 
 __all__ = [
     "Pages",
@@ -31,6 +37,7 @@ __all__ = [
     "head",
     "head_response",
     "list_objects",
+    "list_uploads",
     "require_absent",
 ]
 
@@ -174,30 +181,31 @@ async def create_bucket(client: BucketClient, *, hidden: bool = False) -> None:
                 raise error from None
 
 
-async def abort_uploads(client: BucketClient, age: timedelta) -> int:
-    """Abort multipart uploads that were begun at least ``age`` ago; return their number."""
-    count = 0
-    async for key, upload_id in _stale_uploads(client, age):
-        try:
-            await client.call("abort_multipart_upload", key, UploadId=upload_id)
-        except UploadNotFoundError:  # ended meanwhile
-            continue
-        count += 1
-    return count
-
-
-async def _stale_uploads(client: BucketClient, age: timedelta) -> AsyncGenerator[tuple[str, str], None]:
+async def list_uploads(client: BucketClient, prefix: str, age: timedelta, pages: Pages) -> list[PendingUpload]:
+    """Return those of the next page of multipart uploads that were begun at least ``age`` ago."""
+    more: dict[str, Any] = dict(zip(("KeyMarker", "UploadIdMarker"), pages.following, strict=False))
+    if prefix:
+        more["Prefix"] = prefix
+    page = await client.call("list_multipart_uploads", **more)
     request = client.info("list_multipart_uploads")
-    pages = Pages()
+    now = server_time(page)
+    uploads = [listed_upload(request, item) for item in page.get("Uploads", ())]
+    following: tuple[str, ...] = ()
+    if page["IsTruncated"]:
+        marker = page.get("NextUploadIdMarker")
+        following = require_field(request, page, "NextKeyMarker", str), marker if isinstance(marker, str) else ""
+    pages.turn(request, following)
+    return [upload for upload in uploads if now - upload.initiated >= age]
+
+
+async def abort_uploads(client: BucketClient, prefix: str, age: timedelta) -> int:
+    """Abort multipart uploads that were begun at least ``age`` ago; return their number."""
+    count, pages = 0, Pages()
     while pages.more:
-        more: dict[str, Any] = dict(zip(("KeyMarker", "UploadIdMarker"), pages.following, strict=False))
-        page = await client.call("list_multipart_uploads", **more)
-        now = server_time(page)
-        for item in page.get("Uploads", ()):
-            if now - require_field(request, item, "Initiated", datetime) >= age:
-                yield require_field(request, item, "Key", str), require_field(request, item, "UploadId", str)
-        following: tuple[str, ...] = ()
-        if page["IsTruncated"]:
-            marker = page.get("NextUploadIdMarker")
-            following = require_field(request, page, "NextKeyMarker", str), marker if isinstance(marker, str) else ""
-        pages.turn(request, following)
+        for upload in await list_uploads(client, prefix, age, pages):
+            try:
+                await client.call("abort_multipart_upload", upload.key, UploadId=upload.upload_id)
+            except UploadNotFoundError:  # ended meanwhile
+                continue
+            count += 1
+    return count

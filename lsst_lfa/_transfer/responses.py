@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Folder",
     "ObjectInfo",
+    "PendingUpload",
     "RangeHeaders",
     "bad_response",
     "etag_of",
     "listed_folder",
     "listed_object",
+    "listed_upload",
     "object_info",
     "parse_range_headers",
     "parse_time",
@@ -103,6 +105,25 @@ class Folder(NamedTuple):
     key: str
 
 
+@public
+class PendingUpload(NamedTuple):
+    """A multipart upload that was begun, and neither completed nor aborted.
+
+    Attributes
+    ----------
+    key : `str`
+        The key that its object would have.
+    upload_id : `str`
+        What the server calls it.
+    initiated : `datetime.datetime`
+        When it was begun, in UTC.
+    """
+
+    key: str
+    upload_id: str
+    initiated: datetime
+
+
 def bad_response(request: RequestInfo, what: str, hint: str = "", *, transient: bool = True) -> ProtocolError:
     """Make the error for a response that is not what S3 gives."""
     made = request.failed(ProtocolError, what, hint, transient=transient)
@@ -161,6 +182,13 @@ def listed_object(request: RequestInfo, item: Mapping[str, Any]) -> ObjectInfo:
 def listed_folder(request: RequestInfo, item: Mapping[str, Any]) -> Folder:
     """Read one folder of a listing."""
     return Folder(require_field(request, item, "Prefix", str))
+
+
+def listed_upload(request: RequestInfo, item: Mapping[str, Any]) -> PendingUpload:
+    """Read one multipart upload of a listing."""
+    key = require_field(request, item, "Key", str)
+    upload_id = require_field(request, item, "UploadId", str)
+    return PendingUpload(key, upload_id, require_field(request, item, "Initiated", datetime))
 
 
 def server_date(response: Mapping[str, Any]) -> datetime | None:

@@ -169,6 +169,10 @@ async def _list(it: Scene) -> int:
     return len([info async for info in it.bucket.list()])
 
 
+async def _list_uploads(it: Scene) -> int:
+    return len([upload async for upload in it.bucket.list_uploads()])
+
+
 async def _abort(it: Scene) -> int:
     it.server.store.create_upload(BUCKET, KEY)
     try:
@@ -193,6 +197,7 @@ VERBS: dict[str, tuple[str, Verb]] = {
     "download_url": ("GetObject", _download_url),
     "head": ("HeadObject", lambda it: it.bucket.head(KEY)),
     "list": ("ListObjectsV2", _list),
+    "list_uploads": ("ListMultipartUploads", _list_uploads),
     "check": ("ListObjectsV2", lambda it: it.bucket.check()),
     "delete": ("DeleteObject", lambda it: it.bucket.delete(KEY)),
     "create": ("CreateBucket", lambda it: it.bucket.create()),

@@ -17,7 +17,7 @@ import pytest
 from astropy.io import fits
 from botocore.exceptions import ClientError
 
-from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig, errors
+from lsst_lfa import AsyncS3Bucket, MockS3Server, PendingUpload, S3Session, TransferConfig, errors
 from tests.faults import FaultyS3Server
 
 if TYPE_CHECKING:
@@ -529,6 +529,19 @@ async def test_stale_uploads_are_aborted(bucket: AsyncS3Bucket) -> None:
     assert await bucket.abort_stale_uploads(timedelta(days=36500)) == 0
     assert await bucket.abort_stale_uploads(older_than=0) == 3
     assert await open_uploads(bucket) == []
+
+
+async def test_pending_uploads_are_listed(bucket: AsyncS3Bucket) -> None:
+    async with bucket._borrow("test", None) as client:
+        ids = [(await client.call("create_multipart_upload", key))["UploadId"] for key in ("a/1", "a/2", "b")]
+    found: list[PendingUpload] = [upload async for upload in bucket.list_uploads("a/")]
+    assert [(upload.key, upload.upload_id) for upload in found] == [("a/1", ids[0]), ("a/2", ids[1])]
+    assert [upload.key async for upload in bucket.list_uploads()] == ["a/1", "a/2", "b"]
+    assert [upload async for upload in bucket.list_uploads(older_than=timedelta(days=36500))] == []
+    assert await bucket.abort_stale_uploads(older_than=0, prefix="a/") == 2
+    assert [upload.key async for upload in bucket.list_uploads()] == ["b"]
+    assert await bucket.abort_stale_uploads(older_than=0) == 1
+    assert [upload async for upload in bucket.list_uploads()] == []
 
 
 async def test_verified_downloads_are_compared_with_the_etag(session: S3Session, tmp_path: Path) -> None:

@@ -145,11 +145,18 @@ async def test_what_follows_the_last_hdu_is_passed_over(bucket: AsyncS3Bucket, d
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"SIMPLE", b"no FITS at all" * 1000, b"\x1f\x8b\x08" + b"x" * 5000, b"SIMPLE  =" + b" " * 90_000]
+    ("data", "why"),
+    [
+        (b"", "empty"),
+        (b"SIMPLE", "not a FITS file$"),
+        (b"no FITS at all" * 1000, "not a FITS file$"),
+        (b"\x1f\x8b\x08" + b"x" * 5000, "compressed"),
+        (b"SIMPLE  =" + b" " * 90_000, "truncated"),
+    ],
 )
-async def test_what_is_not_fits_is_told(bucket: AsyncS3Bucket, data: bytes) -> None:
+async def test_what_is_not_fits_is_told(bucket: AsyncS3Bucket, data: bytes, why: str) -> None:
     await bucket.upload(data, KEY)
-    with pytest.raises(OSError, match=KEY):
+    with pytest.raises(OSError, match=f"{KEY} is .*{why}"):
         await bucket.fits_headers(KEY)
     with pytest.raises(OSError, match=KEY):
         await bucket.download_fits(KEY, hdus=[0])
@@ -173,3 +180,18 @@ async def test_what_follows_random_groups_is_found(bucket: AsyncS3Bucket) -> Non
     part = await bucket.download_fits(KEY, hdus=[0])
     with fits.open(io.BytesIO(groups)) as whole:
         assert list(part[0].data.par(0)) == list(whole[0].data.par(0))
+
+
+@pytest.mark.parametrize(
+    ("card", "other"),
+    [
+        ("BITPIX  =                   16", "BITPIY  =                   16"),
+        ("NAXIS1  =                   10", "NAXIS1  =           -100000000"),
+        ("NAXIS1  =                   10", "NAXIS1  = 'ten'               "),
+    ],
+)
+async def test_a_damaged_header_is_told_and_not_believed(bucket: AsyncS3Bucket, card: str, other: str) -> None:
+    data = to_bytes(fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((10, 10), "i2"))]))
+    await bucket.upload(data.replace(card.encode(), other.encode()), KEY)
+    with pytest.raises(OSError, match=r"file\.fits: HDU 1 has a damaged header"):
+        await bucket.fits_headers(KEY)

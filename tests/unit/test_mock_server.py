@@ -97,6 +97,31 @@ def run(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+# The port
+
+
+def test_a_server_takes_the_port_that_it_is_given() -> None:
+    with MockS3Server() as first:
+        port = address(first)[1]
+    with MockS3Server(port=port) as second:
+        assert address(second) == ("127.0.0.1", port)
+        assert accepts(address(second))
+
+
+def test_a_port_that_is_taken_is_an_error_and_not_the_end_of_the_process(server: MockS3Server) -> None:
+    other = MockS3Server(port=address(server)[1])
+    with pytest.raises(OSError, match="in use"):
+        other.start()
+    assert not other.running
+    assert accepts(address(server))
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_what_is_no_port_is_refused(port: int) -> None:
+    with pytest.raises(ValueError, match="port"):
+        MockS3Server(port=port)
+
+
 # Serving
 
 
@@ -595,8 +620,13 @@ with socket.create_connection(where, timeout=20) as connection:
 def test_forked_child_that_lives_on_holds_none_of_its_parents_sockets() -> None:
     lines = """
 def sockets():
-    names = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
-    return [name for name in names if os.path.exists(name) and os.readlink(name).startswith("socket:")]
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found += [name] * os.readlink(f"/proc/self/fd/{name}").startswith("socket:")
+        except FileNotFoundError:
+            pass  # closed meanwhile
+    return found
 def child():
     assert not sockets()
 while len(sockets()) > 1:

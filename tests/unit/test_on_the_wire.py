@@ -135,9 +135,11 @@ async def test_the_age_of_a_stale_upload_is_by_the_servers_clock_and_on_every_pa
             upload = server.store.create_upload("test", f"{number:04}")
             age = timedelta(minutes=60 + (15 if number in (0, 1001) else 5))
             server.uploads[upload.upload_id] = replace(upload, initiated=time.time() - age.total_seconds())
+        stale = [upload.key async for upload in bucket.list_uploads(older_than=timedelta(minutes=10))]
+        assert stale == ["0000", "1001"]
         assert await bucket.abort_stale_uploads(timedelta(minutes=10)) == 2
         assert len(server.uploads) == 1000
-        assert len(server.calls("ListMultipartUploads")) == 2
+        assert len(server.calls("ListMultipartUploads")) == 2 + 2
 
 
 async def test_creating_a_bucket_that_is_there_asks_whose_it_is() -> None:
