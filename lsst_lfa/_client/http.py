@@ -20,9 +20,11 @@ from yarl import URL
 
 from lsst_lfa import errors
 from lsst_lfa._transfer.concurrency import Turnstile, in_thread
+from lsst_lfa._transfer.etag import parts_in
 from lsst_lfa._transfer.failures import TransportError
 from lsst_lfa._transfer.request_body import RepeatableBody, RequestBody
 from lsst_lfa._transfer.response_body import connection_protocol
+from lsst_lfa._transfer.timeouts import note_work
 
 from .tls import make_tls_context
 
@@ -292,13 +294,20 @@ class _Response:
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body that is short, or as much of an error's as is worth reading."""
+    """Read a body that is short, or as much of an error's as is worth reading.
+
+    S3 sends white space before it for as long as it is at work.
+    """
     failed = response.status >= 300  # noqa: PLR2004
     limit = _MAX_ERROR_BODY if failed else _MAX_BODY
-    chunks, size = [], 0
+    chunks: list[bytes] = []
+    size = 0
     while size < limit and (chunk := await response.content.read(limit - size)):
-        chunks.append(chunk)
         size += len(chunk)
+        if chunks or (chunk := chunk.lstrip()):
+            chunks.append(chunk)
+        else:
+            note_work()
     if size == limit and not failed:
         msg = f"the body is longer than {limit} bytes"
         raise aiohttp.ClientPayloadError(msg)
@@ -334,8 +343,19 @@ def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
         wrong = f"the connection was switched to another protocol (status {response.status})"
     elif coding.strip().lower() not in {"chunked", "identity"}:
         wrong = f"the body came in a transfer encoding that was not asked for ({coding})"
+    elif response.status < 300 and _is_compressed(response):  # noqa: PLR2004
+        wrong = f"the body was compressed on its way ({response.headers['Content-Encoding']}), which was not asked for"
     refusal: Exception | None = None if wrong is None else ResponseParserError(wrong)
     return refusal
+
+
+def _is_compressed(response: aiohttp.ClientResponse) -> bool:
+    """Whether a proxy compressed the body; one that was stored so has its length, or S3's own ETag."""
+    headers = response.headers
+    if headers.get("Content-Encoding", "identity").strip().lower() == "identity":
+        return False
+    etag = headers.get("ETag", "")
+    return parts_in(etag) is None and ("Transfer-Encoding" in headers or etag.startswith("W/"))
 
 
 def _unreadable(error: aiohttp.ClientResponseError, url: str) -> Exception:

@@ -12,7 +12,7 @@ from .concurrency import task_group
 from .operations import head_response
 from .plan import GiB, MiB, part_sizes
 from .progress import Progress
-from .responses import etag_of, object_info, require_field
+from .responses import etag_of, object_info, require_field, strong_etag
 from .stored import CopyOptions, UploadOptions
 from .upload import MultipartUpload
 
@@ -77,7 +77,7 @@ class _Source:
         place = {"Bucket": self.client.bucket, "Key": self.key}
         if self.head.get("VersionId", "null") != "null":
             place["VersionId"] = self.head["VersionId"]
-        return {"CopySource": place, "CopySourceIfMatch": self.head["ETag"]}
+        return {"CopySource": place, "CopySourceIfMatch": strong_etag(self.head["ETag"])}
 
     def require_safe_name(self) -> None:
         """Refuse what Ceph RGW would take for another object: it decodes the source of a part twice (seen in 16.2)."""

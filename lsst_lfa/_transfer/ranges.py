@@ -103,7 +103,7 @@ class PinnedObject:
     size : `int`
         Its bytes; 0 until ``known`` is set.
     etag : `str`
-        As the server wrote it, with its quotes.
+        With its quotes.
     digest : `bool`
         Whether the ETag may be a digest of the bytes.
     known : `asyncio.Event`
@@ -231,24 +231,26 @@ class Fetch:
         # A body that ends with the connection, as HTTP/1.0 has it, may be cut short and nobody notices.
         marked = "Transfer-Encoding" in response.headers
         endless = given is None and headers.length is None and marked and response.status == 200  # noqa: PLR2004
-        if self._start == 0 and (endless or (self._without_range and given and given.stop == given.total)):
+        whole = self._without_range and given is not None and given[:2] == (0, given.total)
+        if self._start == 0 and (endless or whole):
             # All of it comes, from its begin: what is here already is passed over.
             self._without_range, self._skip = True, self._position
             if not pinned.known.is_set():
                 pinned.whole, self._stop = True, given.total if given else None
         else:
-            self._check(response, given)
+            self._check(response, headers)
         pinned.etag, pinned.digest = headers.etag, headers.digest
         if given is not None and not pinned.known.is_set():
             pinned.size = given.total
             pinned.known.set()
 
-    def _check(self, response: aiohttp.ClientResponse, given: ByteRange | None) -> None:
-        total = self._object.size
+    def _check(self, response: aiohttp.ClientResponse, headers: RangeHeaders) -> None:
+        given, total = headers.given, self._object.size
         if given is not None and not self._object.known.is_set():
             total, self._stop = given.total, min(self._stop or 0, given.total)
         if given != ByteRange(self._position, self._stop or 0, total):
             has = response.headers.get("Content-Range") or "no Content-Range"
+            has = has if headers.length is None else f"{has} and {headers.length} bytes"
             what = f"bytes {self._position} to {self._stop} were asked for, it has {has} (status {response.status})"
             raise bad_response(self._reader.request, f"the response is not the one asked for: {what}")
 
@@ -269,6 +271,8 @@ class Fetch:
                 await rate.take(count)
             if not count:
                 break
+        if self._stop is not None and self._position < self._stop:
+            raise bad_response(self._reader.request, "the body ended before the range that its head promised")
         with self._timeout.suspended():
             await writer.finish(self._position)
         if self._stop is None:

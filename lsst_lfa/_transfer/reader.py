@@ -13,7 +13,7 @@ from .concurrency import task_group
 from .download import RangesUnderWay, open_sink
 from .operations import head_response
 from .ranges import PinnedObject, S3RangeReader
-from .responses import object_info, require_field
+from .responses import object_info, require_field, strong_etag
 from .sinks import MemorySink
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def pin(client: BucketClient, key: str, on_bytes: Callable[[int], None] = 
     response = await head_response(client, key)
     request = client.info("head_object", key)
     size = object_info(request, key, response).size
-    return PinnedObject(on_bytes, size=size, etag=require_field(request, response, "ETag", str))
+    return PinnedObject(on_bytes, size=size, etag=strong_etag(require_field(request, response, "ETag", str)))
 
 
 async def download_range(

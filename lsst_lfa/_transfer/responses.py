@@ -36,10 +36,12 @@ __all__ = [
     "require_proof",
     "server_date",
     "server_time",
+    "strong_etag",
 ]
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII)
-_EMPTY_RANGE = re.compile(r"bytes \*/0+", re.ASCII)
+# RFC 9110, 14.1: the unit has no case.
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
+_EMPTY_RANGE = re.compile(r"bytes \*/0+", re.ASCII | re.IGNORECASE)
 # No object can have more parts, nor longer ones.
 _MAX_SIZE = MAX_PARTS * MAX_PART_SIZE
 _YEARS = range(1970, 9000)
@@ -153,7 +155,12 @@ def require_proof(request: RequestInfo, response: Mapping[str, Any]) -> None:
 
 def etag_of(response: Mapping[str, Any]) -> str:
     """Return the ETag without its quotes; empty if there is none."""
-    return str(response.get("ETag") or "").strip('"')
+    return strong_etag(str(response.get("ETag") or "")).strip('"')
+
+
+def strong_etag(etag: str) -> str:
+    """Return the ETag that S3 gave, of one that a proxy may have weakened: only a strong one pins a version."""
+    return etag.removeprefix("W/")
 
 
 def object_info(request: RequestInfo, key: str, head: Mapping[str, Any]) -> ObjectInfo:
@@ -228,7 +235,7 @@ class RangeHeaders(NamedTuple):
     Attributes
     ----------
     etag : `str`
-        Of the object, as the server wrote it, with quotes.
+        Of the object, with quotes.
     given : `ByteRange` or `None`
         Which bytes come; `None` if that is not said in a valid way.
     length : `int` or `None`
@@ -255,13 +262,14 @@ def parse_range_headers(status: int, headers: Mapping[str, str]) -> RangeHeaders
     given = None
     if status == 206 and (match := _CONTENT_RANGE.fullmatch(content_range)):  # noqa: PLR2004
         first, last, total = map(int, match.groups())
-        if first <= last < total <= _MAX_SIZE:
+        # One of another length is something else: the framing of several ranges (multipart/byteranges), say.
+        if first <= last < total <= _MAX_SIZE and length in {None, last + 1 - first}:
             given = ByteRange(first, last + 1, total)
-            length = given.stop - given.start if length is None else length
+            length = last + 1 - first
     elif status == 200 and length is not None and length <= _MAX_SIZE:  # noqa: PLR2004 - Range was ignored
         given = ByteRange(0, length, length)
     encryption = headers.get("x-amz-server-side-encryption", "")
     own_key = "x-amz-server-side-encryption-customer-algorithm" in headers
     empty = status == 416 and _EMPTY_RANGE.fullmatch(content_range) is not None  # noqa: PLR2004
     digest = not encryption.startswith("aws:kms") and not own_key
-    return RangeHeaders(headers.get("ETag", ""), given, length, digest, empty)
+    return RangeHeaders(strong_etag(headers.get("ETag", "")), given, length, digest, empty)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -12,7 +13,18 @@ if TYPE_CHECKING:
 
     from .config import TransferConfig
 
-__all__ = ["StallTimeout"]
+__all__ = ["StallTimeout", "note_work"]
+
+# S3 may take minutes to complete an upload, and sends white space meanwhile. More seconds than these are a fault.
+_LONGEST_WORK = 600.0
+_current: ContextVar[StallTimeout | None] = ContextVar("_current", default=None)
+
+
+def note_work() -> None:
+    """Note, for the attempt that this task is at, that the server says that it is still at work."""
+    timeout = _current.get()
+    if timeout is not None:
+        timeout.note_work()
 
 
 class StallTimeout:
@@ -34,7 +46,7 @@ class StallTimeout:
         self._min_rate = config.min_rate
         self._limit = config.stall_timeout + extra_timeout
         self._scope = asyncio.timeout(None)
-        self._start = self._last = self._loop.time()
+        self._began = self._start = self._last = self._loop.time()
         self._moved = 0
         self._kept = 0
         self._over = False
@@ -56,6 +68,13 @@ class StallTimeout:
         self._moved += count
         self._kept += count if keep else 0
         self._last = self._loop.time()
+
+    def note_work(self) -> None:
+        """Let the server take its time, as it asks to."""
+        now = self._loop.time()
+        if now < self._began + _LONGEST_WORK:
+            self._start += now - self._last
+            self._last = now
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -86,7 +105,8 @@ class StallTimeout:
             self._timer = self._loop.call_at(limit, self._watch)
 
     async def __aenter__(self) -> Self:
-        self._start = self._last = self._loop.time()
+        self._token = _current.set(self)
+        self._began = self._start = self._last = self._loop.time()
         await self._scope.__aenter__()
         self._watch()
         return self
@@ -94,6 +114,7 @@ class StallTimeout:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _current.reset(self._token)
         self._over = True
         self._timer.cancel()
         await self._scope.__aexit__(kind, error, trace)

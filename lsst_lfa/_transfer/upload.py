@@ -9,6 +9,8 @@ from contextlib import aclosing, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
+
 from lsst_lfa.errors import KeyExistsError, KeyNotFoundError, LfaError, SourceChangedError, UploadNotFoundError
 
 from .concurrency import task_group, uninterrupted
@@ -17,7 +19,7 @@ from .operations import require_absent
 from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
 from .progress import BodyProgress
 from .request_body import RequestBody
-from .responses import bad_response, etag_of, object_info, require_field, server_date
+from .responses import bad_response, etag_of, object_info, require_field, server_date, strong_etag
 from .stored import UploadOptions
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ _JOIN_TIMEOUT = 0.05
 # What is smaller goes up without a lane: it is over before it can crowd the line.
 _SMALL = 1024 * 1024
 _NO_OPTIONS = UploadOptions()
+_NOT_FOUND = 404
 # S3's times are whole seconds.
 _SECOND = timedelta(seconds=1)
 
@@ -117,7 +120,7 @@ async def _send(
         async with attempt as timeout:
             data = body.watched_by(timeout) if len(body) else b""
             response = await call(Bucket=client.bucket, Key=key, Body=data, ContentLength=len(body), **params)
-            etag: str = require_field(client.info(operation, key), response, "ETag", str)
+            etag = strong_etag(require_field(client.info(operation, key), response, "ETag", str))
     progress.complete(len(body))
     return etag
 
@@ -298,7 +301,7 @@ class MultipartUpload:
                     )
                     proven = bool(response.get("ETag"))
                     # Ceph RGW's first response has no ETag; and a 200 that says nothing of the object proves nothing.
-                    if not proven and not await self._is_ours(await self._head()):
+                    if not proven and not await self._is_found():
                         raise bad_response(
                             client.info(operation, key),
                             "the server's response has no ETag, and the object is not there",
@@ -310,11 +313,17 @@ class MultipartUpload:
             # The object may be an earlier one with the same content, and the upload still open.
             await uninterrupted(self._abort(), grace=None)
 
-    async def _head(self) -> dict[str, Any]:
+    async def _is_found(self) -> bool:
+        """Whether HEAD finds the object that we sent."""
         client = self._client
-        head: dict[str, Any] = await client.client.head_object(Bucket=client.bucket, Key=self._key)
+        try:
+            head = await client.client.head_object(Bucket=client.bucket, Key=self._key)
+        except ClientError as error:
+            if error.response["ResponseMetadata"].get("HTTPStatusCode") == _NOT_FOUND:
+                return False
+            raise
         object_info(client.info("head_object", self._key), self._key, head)
-        return head
+        return await self._is_ours(head)
 
     async def _is_ours(self, head: dict[str, Any]) -> bool:
         """Whether the object that HEAD found is the one that we sent."""

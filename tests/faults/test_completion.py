@@ -1,0 +1,121 @@
+"""Completing an upload, with servers that take their time, or do nothing at all, under the status 200."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lsst_lfa import errors
+from lsst_lfa._transfer import timeouts
+
+from . import Action, Fault, Status
+from .scene import BUCKET, CONFIG, LARGE, scene
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from .messages import Answer
+    from .scene import Scene
+    from .server import Exchange
+
+IMPATIENT = replace(CONFIG, stall_timeout=0.3, max_attempts=3, retry_delay=0.01)
+COMPLETE = "CompleteMultipartUpload"
+NEW = "a key that has no object yet"
+XML = b'<?xml version="1.0" encoding="UTF-8"?>\n'
+
+
+@dataclass
+class AtWork(Action):
+    """Responds at once with the status 200, and sends white space until it is done, as S3 does.
+
+    Parameters
+    ----------
+    seconds : float
+        For how long.
+    result : bytes, optional
+        The body in the end; by default it does what was asked for, and says so.
+    """
+
+    seconds: float
+    result: bytes = b""
+
+    async def answer(self, exchange: Exchange) -> Answer:
+        write = exchange.connection.write
+        await write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.seconds
+        while loop.time() < end:
+            await write(b"1\r\n\n\r\n")
+            await asyncio.sleep(0.05)
+        body = self.result or b"".join(map(bytes, exchange.carry_out().body))
+        await write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        exchange.connection.close_sending()
+        await exchange.connection.gone()
+        raise AssertionError
+
+
+@pytest.fixture
+def it(tmp_path: Path) -> AbstractAsyncContextManager[Scene]:
+    return scene(tmp_path, config=IMPATIENT)
+
+
+def check(it: Scene, *, calls: int) -> None:
+    assert it.server.objects[BUCKET, NEW].data == LARGE
+    assert len(it.server.calls(COMPLETE)) == calls
+    assert not it.server.uploads
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.8], ids=["for a moment", "for longer than stall_timeout"])
+async def test_white_space_says_that_the_server_is_at_work(
+    it: AbstractAsyncContextManager[Scene], seconds: float
+) -> None:
+    async with it as scene:
+        scene.server.script(Fault(COMPLETE, AtWork(seconds)))
+        await scene.bucket.upload(LARGE, NEW)
+        check(scene, calls=1)
+        assert not scene.server.calls("AbortMultipartUpload")
+
+
+async def test_white_space_for_ever_is_a_timeout(
+    it: AbstractAsyncContextManager[Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timeouts, "_LONGEST_WORK", 0.2)
+    async with it as scene:
+        scene.server.script(Fault(COMPLETE, AtWork(60)))
+        with pytest.raises(errors.TransferTimeoutError):
+            await scene.bucket.upload(LARGE, NEW)
+        assert not scene.server.uploads
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "calls"),
+    [("InternalError", errors.UnavailableError, 3), ("AccessDenied", errors.AccessDeniedError, 1)],
+)
+async def test_white_space_and_then_an_error(
+    it: AbstractAsyncContextManager[Scene], code: str, error: type[errors.LfaError], calls: int
+) -> None:
+    async with it as scene:
+        body = b"  \r\n" + XML + f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+        scene.server.script(Fault(COMPLETE, Status(200, body=body)))
+        with pytest.raises(error, match=code):
+            await scene.bucket.upload(LARGE, NEW)
+        assert len(scene.server.calls(COMPLETE)) == calls
+        assert not scene.server.uploads
+
+
+@pytest.mark.parametrize("status", [200, 204, 206])
+async def test_a_success_that_says_nothing_and_no_object(it: AbstractAsyncContextManager[Scene], status: int) -> None:
+    """Twice it is a lapse; for ever it is a response that is not S3's, and not a missing key."""
+    async with it as scene:
+        nothing = Status(status, body=b"" if status == 204 else b"<html><body>Welcome</body></html>")
+        scene.server.script(Fault(COMPLETE, nothing, times=2))
+        await scene.bucket.upload(LARGE, NEW)
+        check(scene, calls=3)
+        scene.server.script(Fault(COMPLETE, nothing))
+        with pytest.raises(errors.ProtocolError, match="not there"):
+            await scene.bucket.upload(LARGE, f"{NEW} either")
+        assert not scene.server.uploads
