@@ -18,7 +18,7 @@ from .actions import (
     WithholdContinue,
     WrongContentRange,
 )
-from .hosts import UNRESOLVABLE_URL, RefusingHost, Trap, UnansweringHost
+from .hosts import UNRESOLVABLE_URL, RefusingHost, Trap, UnresponsiveHost
 from .proxy import Cut, Flip, Proxy
 from .server import Exchange, FaultyS3Server, Seen
 
@@ -44,7 +44,7 @@ __all__ = [
     "ReceiveSlowly",
     "Status",
     "Trap",
-    "UnansweringHost",
+    "UnresponsiveHost",
     "WithholdContinue",
     "WrongContentRange",
 ]

@@ -1,8 +1,8 @@
 """What can go wrong with a call, and when: the words of a script.
 
-A call passes four points: its head *arrived*; its body was read (on the way, `request_byte` may be struck); it is
-*answered* (carried out, as a rule); the answer was sent (on the way, `response_byte` may be struck). An action changes
-what happens at some of them.
+A call passes four points: its head *arrived*; its body was read (on the way, `request_byte` may be struck); the
+response is made (as a rule, by carrying the request out); it was sent (on the way, `response_byte` may be struck). An
+action changes what happens at some of them.
 
 Offsets count bytes of a body, from its end if negative; the strike comes before the byte at the offset goes through.
 """
@@ -16,7 +16,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .messages import OPERATIONS, Answer, error_answer
+from .messages import OPERATIONS, Response, error_response
 from .store import slices
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Action:
     """Whether a client that asks for it is told to go on with the body."""
 
     early: bool = False
-    """Whether to answer, and be done, before the request's body was read."""
+    """Whether to respond, and be done, before the request's body was read."""
 
     async def arrived(self, exchange: Exchange) -> None:
         """Act when the head was read, and nothing else has happened."""
@@ -93,17 +93,17 @@ class Action:
     async def strike(self, exchange: Exchange) -> None:
         """Act at `request_byte` and at `response_byte`."""
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        """Make the answer."""
+    async def respond(self, exchange: Exchange) -> Response:
+        """Make the response."""
         return exchange.carry_out()
 
     async def finished(self, exchange: Exchange) -> None:
-        """Act when the answer was sent."""
+        """Act when the response was sent."""
 
 
 @dataclass
 class Status(Action):
-    """Answers as told: any status, and garbage, a web page or nothing in place of what should be there.
+    """Responds as told: any status, and garbage, a web page or nothing in place of what should be there.
 
     Parameters
     ----------
@@ -112,13 +112,13 @@ class Status(Action):
     s3_code : str, optional
         S3's error code: the body is the XML of that error.
     headers : mapping, optional
-        Headers of the answer, as ``{"Retry-After": "1"}`` or ``{"Location": url}``.
+        Headers of the response, as ``{"Retry-After": "1"}`` or ``{"Location": url}``.
     body : bytes, optional
         The body, if not an error's XML; by default empty.
     carry_out : bool, optional
         Whether to do first what was asked for.
     early : bool, optional
-        Whether to answer at once, and close as soon as the client has.
+        Whether to respond at once, and close as soon as the client has.
     """
 
     code: int
@@ -128,41 +128,41 @@ class Status(Action):
     carry_out: bool = False
     early: bool = False
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        """Make the answer, with a fresh XML document or with the body that was given."""
+    async def respond(self, exchange: Exchange) -> Response:
+        """Make the response, with a fresh XML document or with the body that was given."""
         if self.carry_out:
             exchange.carry_out()
         if self.s3_code is not None:
-            return error_answer(self.code, self.s3_code, self.headers)
-        return Answer(self.code, dict(self.headers), [self.body])
+            return error_response(self.code, self.s3_code, self.headers)
+        return Response(self.code, dict(self.headers), [self.body])
 
 
 @dataclass
 class Break(Action):
-    """Base of what breaks a call off: at a byte of a body or, if none is given, before any answer.
+    """Base of what breaks a call off: at a byte of a body or, if none is given, before any response.
 
     Parameters
     ----------
     request_byte, response_byte : int, optional
-        Where to strike. A `response_byte` of 0 is after the head; past the end, it is after the whole answer.
+        Where to strike. A `response_byte` of 0 is after the head; past the end, it is after the whole response.
     carry_out : bool, optional
-        If no byte is given: whether to do first what was asked for, so that only the answer is lost.
+        If no byte is given: whether to do first what was asked for, so that only the response is lost.
     """
 
     request_byte: int | None = None
     response_byte: int | None = None
     carry_out: bool = False
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         """Strike here, unless there is another place for that."""
         if self.request_byte is not None or self.response_byte is not None:
             return exchange.carry_out()
         if not self.carry_out:
             await self.strike(exchange)
             return exchange.carry_out()
-        answer = exchange.carry_out()
+        response = exchange.carry_out()
         await self.strike(exchange)
-        return answer
+        return response
 
 
 @dataclass
@@ -221,7 +221,7 @@ class Raw(Action):
 
     data: bytes
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         """Send them."""
         head, mark, _ = self.data.partition(b"\r\n\r\n")
         await exchange.connection.write(head + mark if exchange.request.method == "HEAD" else self.data)
@@ -238,7 +238,7 @@ class WithholdContinue(Action):
 
 @dataclass
 class SendSlowly(Action):
-    """Sends the answer, head included, at `send_rate` bytes per second."""
+    """Sends the response, head included, at `send_rate` bytes per second."""
 
     send_rate: float
 
@@ -265,22 +265,22 @@ class Corrupt(Action):
     offset: int
     mask: int = 1
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         """Put another byte in its place."""
-        answer = exchange.carry_out()
-        length = answer.content_length
+        response = exchange.carry_out()
+        length = response.content_length
         offset = self.offset + (length if self.offset < 0 else 0)
         if not 0 <= offset < length:
-            return answer
-        (byte,) = slices(answer.body, offset, offset + 1)
-        rest = slices(answer.body, offset + 1, length)
-        return replace(answer, body=[*slices(answer.body, 0, offset), bytes([byte[0] ^ self.mask]), *rest])
+            return response
+        (byte,) = slices(response.body, offset, offset + 1)
+        rest = slices(response.body, offset + 1, length)
+        return replace(response, body=[*slices(response.body, 0, offset), bytes([byte[0] ^ self.mask]), *rest])
 
 
 class IgnoreRange(Action):
     """Sends the whole object, with status 200, whatever part of it was asked for."""
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         """Forget the header."""
         exchange.request.headers.pop("range", None)
         return exchange.carry_out()
@@ -301,15 +301,15 @@ class WrongContentRange(Action):
     shift: int = 0
     total: int | None = None
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         """Rewrite the header, if there is one."""
-        answer = exchange.carry_out()
-        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", answer.headers.get("Content-Range", ""))
+        response = exchange.carry_out()
+        found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
         if found is not None:
             first, last, total = map(int, found.groups())
             total = total if self.total is None else self.total
-            answer.headers["Content-Range"] = f"bytes {first + self.shift}-{last + self.shift}/{total}"
-        return answer
+            response.headers["Content-Range"] = f"bytes {first + self.shift}-{last + self.shift}/{total}"
+        return response
 
 
 @dataclass
@@ -321,10 +321,10 @@ class Hook(Action):
     before : callable, optional
         Called when the request's head was read; the server's last `seen` is this call, until the next ``await``.
     after : callable, optional
-        Called when the answer was sent, before the next request on this connection is read. The client may already
-        act on the answer: what must be done by then belongs in `meanwhile`.
+        Called when the response was sent, before the next request on this connection is read. The client may already
+        act on the response: what must be done by then belongs in `meanwhile`.
     meanwhile : callable, optional
-        Called when the request was carried out, before its answer is sent.
+        Called when the request was carried out, before its response is sent.
     """
 
     before: Callable[[FaultyS3Server], object] | None = None
@@ -335,11 +335,11 @@ class Hook(Action):
         """Call `before`."""
         await _call(self.before, exchange)
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         """Carry it out and call `meanwhile`."""
-        answer = exchange.carry_out()
+        response = exchange.carry_out()
         await _call(self.meanwhile, exchange)
-        return answer
+        return response
 
     async def finished(self, exchange: Exchange) -> None:
         """Call `after`."""

@@ -15,8 +15,8 @@ import uvloop
 from lsst_lfa import S3Session
 
 from . import FaultyS3Server
+from .harness import BUCKET
 from .plain import DATA, HERE, plain_client
-from .scene import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -1,4 +1,4 @@
-"""Hosts that misbehave as hosts. They need no loop: the system itself answers, or does not, for their sockets."""
+"""Hosts that misbehave as hosts. They need no loop: the system itself responds, or does not, for their sockets."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Trap(RefusingHost):
         return [bytes(words) for _, words in self._visits]
 
 
-class UnansweringHost(RefusingHost):
-    """A host that does not answer to a SYN, as one behind a firewall: a connection never comes about.
+class UnresponsiveHost(RefusingHost):
+    """A host that does not respond to a SYN, as one behind a firewall: a connection never comes about.
 
     The queue of an empty-handed listener is filled up; Linux then drops what else arrives.
     """

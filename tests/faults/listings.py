@@ -11,11 +11,11 @@ from xml.sax.saxutils import escape
 from .messages import element, xml
 
 if TYPE_CHECKING:
-    from .messages import Answer, Request
+    from .messages import Request, Response
     from .store import Store, StoredObject
 
 
-def list_objects(store: Store, request: Request) -> Answer:
+def list_objects(store: Store, request: Request) -> Response:
     """Carry out ListObjectsV2."""
     query = request.query
     after = base64.urlsafe_b64decode(query.get("continuation-token", "")).decode() or query.get("start-after", "")
@@ -61,7 +61,7 @@ def _describe(request: Request, key: str, stored: StoredObject) -> str:
     )
 
 
-def list_uploads(store: Store, request: Request) -> Answer:
+def list_uploads(store: Store, request: Request) -> Response:
     """Carry out ListMultipartUploads."""
     query = request.query
     prefix, limit = query.get("prefix", ""), int(query.get("max-uploads", "1000"))
@@ -92,7 +92,7 @@ def list_uploads(store: Store, request: Request) -> Answer:
     )
 
 
-def list_parts(store: Store, request: Request) -> Answer:
+def list_parts(store: Store, request: Request) -> Response:
     """Carry out ListParts."""
     upload = store.upload(request.bucket, request.key, request.query["uploadId"])
     after, limit = int(request.query.get("part-number-marker", "0")), int(request.query.get("max-parts", "1000"))
@@ -129,6 +129,6 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
-def _listing(root: str, request: Request, *content: str) -> Answer:
+def _listing(root: str, request: Request, *content: str) -> Response:
     encoding = request.query.get("encoding-type")
     return xml(element(root, element("EncodingType", encoding) if encoding else "", *content))

@@ -29,12 +29,12 @@ from . import (
     Silence,
     Status,
     Trap,
-    UnansweringHost,
+    UnresponsiveHost,
     WithholdContinue,
     WrongContentRange,
 )
-from . import scene as users
-from .scene import BUCKET, KEY, Scene
+from . import harness as users
+from .harness import BUCKET, KEY, Harness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,7 +51,7 @@ class Step:
 
     words: str
     operation: str
-    act: Callable[[Scene], Awaitable[None]]
+    act: Callable[[Harness], Awaitable[None]]
 
     def __str__(self) -> str:
         return self.operation if self.words != "`stream`" else "stream"
@@ -248,7 +248,7 @@ SILENCES = (
         remark="as slowly as the server"),
     Row("accepts connections, then stays silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
-    Row("drops connection attempts (a firewall)", (PUT, GET, HEAD), host=UnansweringHost, within=GIVEN_UP,
+    Row("drops connection attempts (a firewall)", (PUT, GET, HEAD), host=UnresponsiveHost, within=GIVEN_UP,
         config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
     Row("refuses connections", (PUT, GET, HEAD), host=RefusingHost, within=GIVEN_UP,

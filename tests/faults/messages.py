@@ -1,4 +1,4 @@
-"""Requests as S3 understands them, answers and their XML."""
+"""Requests as S3 understands them, responses and their XML."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ class Request:
 
 
 @dataclass
-class Answer:
-    """An answer; its body is a sequence of pieces, which are sent as they are."""
+class Response:
+    """A response; its body is a sequence of pieces, which are sent as they are."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -100,8 +100,8 @@ class Answer:
         return sum(map(len, self.body))
 
 
-def error_answer(status: int, code: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """Make an answer with S3's XML of an error, whatever the status."""
+def error_response(status: int, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Make a response with S3's XML of an error, whatever the status."""
     text = element("Error", element("Code", escape(code)), element("Message", f"{escape(code)}, says the test."))
     return xml(text, status, headers, namespace="")
 
@@ -113,9 +113,9 @@ def element(name: str, *content: object) -> str:
 
 def xml(
     root: str, status: int = 200, headers: Mapping[str, str] | None = None, *, namespace: str = NAMESPACE
-) -> Answer:
-    """Make an answer of an XML element; S3 puts all but its errors into a namespace."""
+) -> Response:
+    """Make a response of an XML element; S3 puts all but its errors into a namespace."""
     name, _, rest = root.partition(">")
     attribute = f' xmlns="{namespace}"' if namespace else ""
     document = f'<?xml version="1.0" encoding="UTF-8"?>\n{name}{attribute}>{rest}'
-    return Answer(status, {"Content-Type": "application/xml", **(headers or {})}, [document.encode()])
+    return Response(status, {"Content-Type": "application/xml", **(headers or {})}, [document.encode()])

@@ -1,4 +1,4 @@
-"""The S3 operations as functions from a store and a request to an answer. No input or output, no faults."""
+"""The S3 operations as functions from a store and a request to a response. No input or output, no faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 from .listings import list_objects, list_parts, list_uploads
-from .messages import Answer, element, error_answer, xml
+from .messages import Response, element, error_response, xml
 from .store import Body, S3Error
 
 if TYPE_CHECKING:
@@ -26,13 +26,13 @@ MAX_DELETED = 1000
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def carry_out(store: Store, request: Request) -> Answer:
+def carry_out(store: Store, request: Request) -> Response:
     """Do what the request asks for, or refuse it, as S3 would."""
     try:
         _verify(store, request)
         return _OPERATIONS[request.operation](store, request)
     except S3Error as error:
-        return error_answer(error.status, error.code, error.headers)
+        return error_response(error.status, error.code, error.headers)
 
 
 def _verify(store: Store, request: Request) -> None:
@@ -55,28 +55,28 @@ def _verify(store: Store, request: Request) -> None:
             raise S3Error(400, "BadDigest")
 
 
-def _create_bucket(store: Store, request: Request) -> Answer:
+def _create_bucket(store: Store, request: Request) -> Response:
     if request.bucket in store.buckets:
         raise S3Error(409, "BucketAlreadyOwnedByYou")
     store.buckets.add(request.bucket)
-    return Answer(headers={"Location": f"/{request.bucket}"})
+    return Response(headers={"Location": f"/{request.bucket}"})
 
 
-def _head_bucket(_store: Store, _request: Request) -> Answer:
-    return Answer()
+def _head_bucket(_store: Store, _request: Request) -> Response:
+    return Response()
 
 
-def _get_bucket_location(_store: Store, _request: Request) -> Answer:
+def _get_bucket_location(_store: Store, _request: Request) -> Response:
     return xml(element("LocationConstraint"))
 
 
-def _put_object(store: Store, request: Request) -> Answer:
+def _put_object(store: Store, request: Request) -> Response:
     _check_conditions(store.objects.get((request.bucket, request.key)), request)
     stored = store.put(request.bucket, request.key, request.body, _kept(request))
-    return Answer(headers={"ETag": f'"{stored.etag}"'})
+    return Response(headers={"ETag": f'"{stored.etag}"'})
 
 
-def _get_object(store: Store, request: Request) -> Answer:
+def _get_object(store: Store, request: Request) -> Response:
     stored = store.get(request.bucket, request.key)
     _check_conditions(stored, request)
     wanted = _requested_range(request.headers.get("range", ""), stored.size)
@@ -88,20 +88,20 @@ def _get_object(store: Store, request: Request) -> Answer:
         "Accept-Ranges": "bytes",
     }
     if wanted is None:
-        return Answer(headers=headers, body=list(stored.slices(0, stored.size)))
+        return Response(headers=headers, body=list(stored.slices(0, stored.size)))
     start, stop = wanted
     headers["Content-Range"] = f"bytes {start}-{stop - 1}/{stored.size}"
-    return Answer(206, headers, list(stored.slices(start, stop)))
+    return Response(206, headers, list(stored.slices(start, stop)))
 
 
-def _copy_object(store: Store, request: Request) -> Answer:
+def _copy_object(store: Store, request: Request) -> Response:
     source = _source(store, request)
     kept = source.headers if request.headers.get("x-amz-metadata-directive") != "REPLACE" else _kept(request)
     stored = store.put(request.bucket, request.key, Body(*(bytes(piece) for piece in source.pieces)), kept)
     return _copied("CopyObjectResult", stored.etag)
 
 
-def _upload_part_copy(store: Store, request: Request) -> Answer:
+def _upload_part_copy(store: Store, request: Request) -> Response:
     upload = store.upload(request.bucket, request.key, request.query["uploadId"])
     source = _source(store, request)
     start, stop = _requested_range(request.headers["x-amz-copy-source-range"], source.size) or (0, source.size)
@@ -116,11 +116,11 @@ def _source(store: Store, request: Request) -> StoredObject:
     return store.get(bucket, key)
 
 
-def _copied(root: str, etag: str) -> Answer:
+def _copied(root: str, etag: str) -> Response:
     return xml(element(root, element("ETag", f"&quot;{etag}&quot;"), element("LastModified", "2026-11-25T00:00:00Z")))
 
 
-def _delete_objects(store: Store, request: Request) -> Answer:
+def _delete_objects(store: Store, request: Request) -> Response:
     keys = [each.text or "" for each in ET.fromstring(request.body.data).iterfind("{*}Object/{*}Key")]
     if len(keys) > MAX_DELETED:
         raise S3Error(400, "MalformedXML")
@@ -129,12 +129,12 @@ def _delete_objects(store: Store, request: Request) -> Answer:
     return xml(element("DeleteResult", *(element("Deleted", element("Key", escape(key))) for key in keys)))
 
 
-def _delete_object(store: Store, request: Request) -> Answer:
+def _delete_object(store: Store, request: Request) -> Response:
     store.objects.pop((request.bucket, request.key), None)
-    return Answer(204)
+    return Response(204)
 
 
-def _create_upload(store: Store, request: Request) -> Answer:
+def _create_upload(store: Store, request: Request) -> Response:
     upload = store.create_upload(request.bucket, request.key, _kept(request))
     return xml(
         element(
@@ -146,13 +146,13 @@ def _create_upload(store: Store, request: Request) -> Answer:
     )
 
 
-def _upload_part(store: Store, request: Request) -> Answer:
+def _upload_part(store: Store, request: Request) -> Response:
     upload = store.upload(request.bucket, request.key, request.query["uploadId"])
     store.put_part(upload, int(request.query["partNumber"]), request.body)
-    return Answer(headers={"ETag": f'"{request.body.md5.hex()}"'})
+    return Response(headers={"ETag": f'"{request.body.md5.hex()}"'})
 
 
-def _complete_upload(store: Store, request: Request) -> Answer:
+def _complete_upload(store: Store, request: Request) -> Response:
     upload = store.upload(request.bucket, request.key, request.query["uploadId"])
     _check_conditions(store.objects.get((request.bucket, request.key)), request)
     stored = store.complete(upload, _wanted_parts(request.body.data))
@@ -174,10 +174,10 @@ def _wanted_parts(body: bytes) -> list[tuple[int, str]]:
         raise S3Error(400, "MalformedXML") from None
 
 
-def _abort_upload(store: Store, request: Request) -> Answer:
+def _abort_upload(store: Store, request: Request) -> Response:
     upload = store.upload(request.bucket, request.key, request.query["uploadId"])
     del store.uploads[upload.upload_id]
-    return Answer(204)
+    return Response(204)
 
 
 def _check_conditions(stored: StoredObject | None, request: Request) -> None:
@@ -213,7 +213,7 @@ def _kept(request: Request) -> dict[str, str]:
     return {name: value for name, value in request.headers.items() if _KEPT_HEADERS.fullmatch(name)}
 
 
-_OPERATIONS: dict[str, Callable[[Store, Request], Answer]] = {
+_OPERATIONS: dict[str, Callable[[Store, Request], Response]] = {
     "CreateBucket": _create_bucket,
     "HeadBucket": _head_bucket,
     "GetBucketLocation": _get_bucket_location,

@@ -65,17 +65,17 @@ async def say(endpoint_url: str, words: bytes, *, until: bytes | None = None, se
     """Send bytes and return what comes back: up to a mark, the end of the connection, or the end of the time."""
     url = urlsplit(endpoint_url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    answer = b""
+    response = b""
     try:
         async with asyncio.timeout(seconds):
             writer.write(words)
-            while until is None or until not in answer:
+            while until is None or until not in response:
                 chunk = await reader.read(65536)
                 if not chunk:
                     break
-                answer += chunk
+                response += chunk
     except TimeoutError:
         pass
     finally:
         writer.close()
-    return answer
+    return response

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable, Iterator
 
-    from .messages import Answer
+    from .messages import Response
     from .store import StoredObject, Upload
     from .wire import Connection
 
@@ -48,7 +48,7 @@ class Seen:
     carried_out : bool
         Whether the server did what was asked for (or refused it for a good reason).
     status : int or None
-        The status that was answered.
+        The status of the response.
     began, ended : float
         Time of the loop when the head was read and when the call was over; `ended` is inf until then.
     """
@@ -198,7 +198,7 @@ class FaultyS3Server(Listener):
 
 
 class Exchange:
-    """One request and its answer on a connection.
+    """One request and its response on a connection.
 
     Attributes
     ----------
@@ -223,13 +223,13 @@ class Exchange:
         await action.arrived(self)
         if not action.early:
             await self._receive()
-        await self._send(await action.answer(self))
+        await self._send(await action.respond(self))
         await action.finished(self)
         if action.early:
             self.connection.close_sending()
             await self.connection.gone()
 
-    def carry_out(self) -> Answer:
+    def carry_out(self) -> Response:
         """Do what was asked for."""
         self.seen.carried_out = True
         return carry_out(self.server.store, self.request)
@@ -259,22 +259,22 @@ class Exchange:
             if rate < math.inf:
                 await asyncio.sleep(len(chunk) / rate)
 
-    async def _send(self, answer: Answer) -> None:
-        self.seen.status = answer.status
-        await self._write(self._head(answer))
-        if self.request.method == "HEAD" or answer.status in (204, 304):
-            answer.body = ()
-        strike = _offset(self._action.response_byte, answer.content_length)
+    async def _send(self, response: Response) -> None:
+        self.seen.status = response.status
+        await self._write(self._head(response))
+        if self.request.method == "HEAD" or response.status in (204, 304):
+            response.body = ()
+        strike = _offset(self._action.response_byte, response.content_length)
         if strike is None:
-            await self._send_between(answer, 0, answer.content_length)
+            await self._send_between(response, 0, response.content_length)
         else:
-            await self._send_between(answer, 0, strike)
+            await self._send_between(response, 0, strike)
             await self._action.strike(self)
-            await self._send_between(answer, strike, answer.content_length)
+            await self._send_between(response, strike, response.content_length)
 
-    def _head(self, answer: Answer) -> bytes:
+    def _head(self, response: Response) -> bytes:
         try:
-            reason = http.HTTPStatus(answer.status).phrase
+            reason = http.HTTPStatus(response.status).phrase
         except ValueError:
             reason = "Unknown"
         headers = {
@@ -282,14 +282,14 @@ class Exchange:
             "Server": "faults",
             "x-amz-request-id": f"{len(self.server.seen):016X}",
             "Connection": "close" if self._action.early else "keep-alive",
-            **({} if answer.status in (204, 304) else {"Content-Length": str(answer.content_length)}),
-            **answer.headers,
+            **({} if response.status in (204, 304) else {"Content-Length": str(response.content_length)}),
+            **response.headers,
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        return f"HTTP/1.1 {answer.status} {reason}\r\n{lines}\r\n".encode("latin-1")
+        return f"HTTP/1.1 {response.status} {reason}\r\n{lines}\r\n".encode("latin-1")
 
-    async def _send_between(self, answer: Answer, start: int, stop: int) -> None:
-        for piece in slices(answer.body, start, stop):
+    async def _send_between(self, response: Response, start: int, stop: int) -> None:
+        for piece in slices(response.body, start, stop):
             await self._write(piece, body=True)
 
     async def _write(self, data: bytes | memoryview, *, body: bool = False) -> None:

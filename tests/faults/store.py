@@ -28,7 +28,7 @@ class S3Error(Exception):
     code : str
         S3's error code, as ``NoSuchKey``.
     headers : mapping, optional
-        Headers of the answer.
+        Headers of the response.
     """
 
     def __init__(self, status: int, code: str, headers: Mapping[str, str] | None = None) -> None:

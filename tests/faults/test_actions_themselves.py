@@ -87,9 +87,9 @@ async def test_early_status_and_redirect(server: FaultyS3Server) -> None:
         Fault("PutObject", Status(413, early=True), nth=1),
         Fault("PutObject", Status(307, headers={"Location": "http://x/"})),
     )
-    answer = await say(server.endpoint_url, head)
-    assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b"Connection: close" in answer
+    response = await say(server.endpoint_url, head)
+    assert response.startswith(b"HTTP/1.1 413 ")
+    assert b"Connection: close" in response
     assert b"\r\nLocation: http://x/\r\n" in await say(server.endpoint_url, head + bytes(1000), until=b"\r\n\r\n")
     assert [seen.bytes_received for seen in server.seen] == [0, 1000]
 
@@ -106,7 +106,7 @@ async def test_continue(server: FaultyS3Server) -> None:
     "action", [Silence(request_byte=0), Silence(request_byte=-1), Reset(request_byte=5), Close(request_byte=-1)]
 )
 async def test_request_broken_off(server: FaultyS3Server, client: Any, action: Action) -> None:
-    # aiohttp sends a PUT or a GET a second time, of its own, when the connection breaks before the answer.
+    # aiohttp sends a PUT or a GET a second time, of its own, when the connection breaks before the response.
     sent = 1 if isinstance(action, Silence) else 2
     server.script(Fault("PutObject", action, times=sent))
     with pytest.raises(BotoCoreError):
@@ -134,7 +134,7 @@ async def test_stops_reading_a_body_larger_than_all_buffers() -> None:
 
 @pytest.mark.parametrize("carry_out", [False, True])
 @pytest.mark.parametrize("kind", [Silence, Reset, Close])
-async def test_answer_lost(
+async def test_response_lost(
     server: FaultyS3Server, client: Any, kind: type[Silence | Reset | Close], *, carry_out: bool
 ) -> None:
     server.script(Fault("CreateMultipartUpload", kind(carry_out=carry_out)))

@@ -18,8 +18,8 @@ from lsst_lfa import AsyncS3Bucket, LargeFile, LargeFileAnnex, S3Session, Spool,
 from lsst_lfa._spool.record import parse_sidecar
 
 from . import Close, Fault, Hook, ReceiveSlowly, Reset, Silence, Status
-from .annex_scene import QUICK, Topic, play
-from .scene import BUCKET, LARGE, MiB
+from .annex_harness import QUICK, Topic, play
+from .harness import BUCKET, LARGE, MiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

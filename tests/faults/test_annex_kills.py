@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import Close, Fault, ReceiveSlowly, Reset, Silence, Status
-from .annex_scene import play
-from .scene import BUCKET
+from .annex_harness import play
+from .harness import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .annex_scene import Play
+    from .annex_harness import Play
 
 KILLS = 100 if "LSST_LFA_SOAK" in os.environ else 10
 ROOT = Path(__file__).parents[2]
@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, hashlib, os, random, sys
 from lsst_lfa import LargeFileAnnex, S3Session
-from tests.faults.annex_scene import QUICK
-from tests.faults.scene import BUCKET
+from tests.faults.annex_harness import QUICK
+from tests.faults.harness import BUCKET
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())  # at once, and whole

@@ -16,7 +16,7 @@ from lsst_lfa import LfaError, download_url
 from lsst_lfa.errors import UnavailableError
 
 from . import Action, Fault, Raw
-from .scene import BUCKET, CONFIG, KEY, Scene, scene
+from .harness import BUCKET, CONFIG, KEY, Harness, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from lsst_lfa._transfer.responses import ObjectInfo
 
-    from .messages import Answer
+    from .messages import Response
     from .server import Exchange, Seen
 
-    Verb = Callable[[Scene], Awaitable[object]]
+    Verb = Callable[[Harness], Awaitable[object]]
 
 IMPATIENT = replace(
     CONFIG,
@@ -148,45 +148,45 @@ LISTINGS = {
 ALL = {**HEADS, **BODIES, **LISTINGS}
 
 
-async def _stream(it: Scene) -> bytes:
-    return b"".join([chunk async for chunk in it.bucket.stream(KEY)])
+async def _stream(harness: Harness) -> bytes:
+    return b"".join([chunk async for chunk in harness.bucket.stream(KEY)])
 
 
-async def _download(it: Scene) -> bytes:
-    return (await it.bucket.download(KEY)).getvalue()
+async def _download(harness: Harness) -> bytes:
+    return (await harness.bucket.download(KEY)).getvalue()
 
 
-async def _download_file(it: Scene) -> bytes:
-    return (await it.bucket.download_file(KEY, it.destination)).read_bytes()
+async def _download_file(harness: Harness) -> bytes:
+    return (await harness.bucket.download_file(KEY, harness.destination)).read_bytes()
 
 
-async def _download_url(it: Scene) -> bytes:
-    url = f"{it.server.endpoint_url}/{BUCKET}/{quote(KEY)}?{SIGNED}"
+async def _download_url(harness: Harness) -> bytes:
+    url = f"{harness.server.endpoint_url}/{BUCKET}/{quote(KEY)}?{SIGNED}"
     return (await download_url(url, config=IMPATIENT)).getvalue()
 
 
-async def _list(it: Scene) -> int:
-    return len([info async for info in it.bucket.list()])
+async def _list(harness: Harness) -> int:
+    return len([info async for info in harness.bucket.list()])
 
 
-async def _list_uploads(it: Scene) -> int:
-    return len([upload async for upload in it.bucket.list_uploads()])
+async def _list_uploads(harness: Harness) -> int:
+    return len([upload async for upload in harness.bucket.list_uploads()])
 
 
-async def _abort(it: Scene) -> int:
-    it.server.store.create_upload(BUCKET, KEY)
+async def _abort(harness: Harness) -> int:
+    harness.server.store.create_upload(BUCKET, KEY)
     try:
-        return await it.bucket.abort_stale_uploads(-5)
+        return await harness.bucket.abort_stale_uploads(-5)
     finally:
-        it.server.uploads.clear()  # they are not the library's
+        harness.server.uploads.clear()  # they are not the library's
 
 
-async def _upload(it: Scene) -> str:
-    return await it.bucket.upload(bytes(100_000), "new")
+async def _upload(harness: Harness) -> str:
+    return await harness.bucket.upload(bytes(100_000), "new")
 
 
 VERBS: dict[str, tuple[str, Verb]] = {
-    "upload": ("PutObject", lambda it: it.bucket.upload(DATA, "new")),
+    "upload": ("PutObject", lambda harness: harness.bucket.upload(DATA, "new")),
     "upload in parts: begin": ("CreateMultipartUpload", _upload),
     "upload in parts: part": ("UploadPart", _upload),
     "upload in parts: complete": ("CompleteMultipartUpload", _upload),
@@ -195,13 +195,13 @@ VERBS: dict[str, tuple[str, Verb]] = {
     "download_file": ("GetObject", _download_file),
     "stream": ("GetObject", _stream),
     "download_url": ("GetObject", _download_url),
-    "head": ("HeadObject", lambda it: it.bucket.head(KEY)),
+    "head": ("HeadObject", lambda harness: harness.bucket.head(KEY)),
     "list": ("ListObjectsV2", _list),
     "list_uploads": ("ListMultipartUploads", _list_uploads),
-    "check": ("ListObjectsV2", lambda it: it.bucket.check()),
-    "delete": ("DeleteObject", lambda it: it.bucket.delete(KEY)),
-    "create": ("CreateBucket", lambda it: it.bucket.create()),
-    "abort_stale_uploads": ("ListMultipartUploads", lambda it: it.bucket.abort_stale_uploads(3600)),
+    "check": ("ListObjectsV2", lambda harness: harness.bucket.check()),
+    "delete": ("DeleteObject", lambda harness: harness.bucket.delete(KEY)),
+    "create": ("CreateBucket", lambda harness: harness.bucket.create()),
+    "abort_stale_uploads": ("ListMultipartUploads", lambda harness: harness.bucket.abort_stale_uploads(3600)),
 }
 DATA_OF_OURS = {"download", "download_file", "stream", "download_url"}
 
@@ -211,20 +211,20 @@ async def test_each_response_to_each_verb(verb: str, tmp_path: Path) -> None:
     operation, act = VERBS[verb]
     problems: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(f"the loop: {context}"))
-    async with scene(tmp_path, config=IMPATIENT) as it:
-        await it.bucket.exists(KEY)
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
+        await harness.bucket.exists(KEY)
         for name, data in ALL.items():
-            it.server.script(Fault(operation, Raw(data)))
-            found = await outcome(act(it))
+            harness.server.script(Fault(operation, Raw(data)))
+            found = await outcome(act(harness))
             if isinstance(found, LfaError):
                 problems += [f"{name}: {what}" for what in unfit_words(found)]
             elif isinstance(found, BaseException):
                 problems.append(f"{name}: {found!r}")
             elif verb in DATA_OF_OURS and not data.endswith((found, b"hello\r\n0\r\n\r\n")):
                 problems.append(f"{name}: {found[:50]!r}")
-            if it.server.uploads:
+            if harness.server.uploads:
                 problems.append(f"{name}: a multipart upload is left")
-                it.server.uploads.clear()
+                harness.server.uploads.clear()
     assert not problems
 
 
@@ -245,25 +245,25 @@ def unfit_words(error: LfaError) -> list[str]:
 
 
 async def test_a_chunked_download_is_all_of_it(tmp_path: Path) -> None:
-    async with scene(tmp_path, config=IMPATIENT) as it:
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
         for data in (HEADS["chunked"],):
-            it.server.script(Fault("GetObject", Raw(data)))
+            harness.server.script(Fault("GetObject", Raw(data)))
             for get in (_download, _download_file, _stream, _download_url):
-                assert await get(it) == DATA
+                assert await get(harness) == DATA
 
 
 async def test_a_listing_that_runs_in_a_circle_ends(tmp_path: Path) -> None:
-    async with scene(tmp_path, config=IMPATIENT) as it:
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
         pages = [listing(MORE, item(), b"<NextContinuationToken>%d</NextContinuationToken>" % n) for n in (1, 2, 3)]
         asked_for = [{"", "3"}, {"1"}, {"2"}]
-        it.server.script(
+        harness.server.script(
             *(
                 Fault("ListObjectsV2", Raw(page), where=partial(_asks_for, asked))
                 for page, asked in zip(pages, asked_for, strict=True)
             )
         )
         keys: list[str] = []
-        error = await outcome(_extend(keys, it.bucket.list()))
+        error = await outcome(_extend(keys, harness.bucket.list()))
         assert isinstance(error, LfaError)
         assert "in a circle" in str(error)
         assert keys == ["k"] * 3
@@ -280,13 +280,13 @@ async def _extend(keys: list[str], listed: AsyncIterator[ObjectInfo]) -> None:
 
 async def test_of_an_error_only_the_beginning_is_read(tmp_path: Path) -> None:
     endless = response(500, ("Content-Length", 400 * 1024**2), body=b"")
-    async with scene(tmp_path, config=IMPATIENT) as it:
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
         for act in (_download, _list, _download_url):
-            it.server.script(Fault("*", Flood(endless)))
-            error = await outcome(act(it))
+            harness.server.script(Fault("*", Flood(endless)))
+            error = await outcome(act(harness))
             assert type(error) is UnavailableError, error
-        assert it.server.bytes_sent["flood"] < 100 * 1024**2
-        assert it.server.bytes_sent["flood"]
+        assert harness.server.bytes_sent["flood"] < 100 * 1024**2
+        assert harness.server.bytes_sent["flood"]
 
 
 @dataclass
@@ -295,7 +295,7 @@ class Flood(Action):
 
     head: bytes
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         await exchange.connection.write(self.head)
         while True:
             await exchange.connection.write(bytes(64 * 1024))

@@ -9,34 +9,36 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import Fault, Reset
-from . import scene as users
-from .scene import BUCKET, KEY, LARGE, OLD, Scene, scene
+from . import harness as users
+from .harness import BUCKET, KEY, LARGE, OLD, Harness, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    Act = Callable[[Scene], Awaitable[None]]
+    Act = Callable[[Harness], Awaitable[None]]
 
 TRANSFERS = pytest.mark.parametrize(
     "act", [users.upload, users.upload_in_parts, users.download, users.download_file], ids=lambda act: act.__name__
 )
 
 
-async def with_callback(it: Scene, act: Act, callback: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(it, "callback", callback)
-    await act(it)
+async def with_callback(
+    harness: Harness, act: Act, callback: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "callback", callback)
+    await act(harness)
 
 
 @TRANSFERS
 @pytest.mark.parametrize("nth", [1, 3])
 @pytest.mark.parametrize("coroutine", [False, True])
 async def test_it_raises(tmp_path: Path, act: Act, nth: int, coroutine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
 
         def fail(count: int) -> None:
-            it.counts.append(count)
-            if len(it.counts) == nth:
+            harness.counts.append(count)
+            if len(harness.counts) == nth:
                 raise KeyError("boom")
 
         async def fail_later(count: int) -> None:
@@ -45,57 +47,57 @@ async def test_it_raises(tmp_path: Path, act: Act, nth: int, coroutine: bool, mo
 
         error: KeyError | None = None
         try:
-            await with_callback(it, act, fail_later if coroutine else fail, monkeypatch)
+            await with_callback(harness, act, fail_later if coroutine else fail, monkeypatch)
         except KeyError as caught:
             error = caught
         # Whoever is called fewer times than that does not raise.
-        assert (error is None) == (it.expected is not None) == (len(it.counts) < nth)
-        assert error is None or (len(it.counts) == nth and f"{BUCKET}/{KEY}" in error.__notes__[0])
-        it.check_counts()
-        assert not it.server.uploads
+        assert (error is None) == (harness.expected is not None) == (len(harness.counts) < nth)
+        assert error is None or (len(harness.counts) == nth and f"{BUCKET}/{KEY}" in error.__notes__[0])
+        harness.check_counts()
+        assert not harness.server.uploads
 
 
 @TRANSFERS
 async def test_it_cancels_its_own_task(tmp_path: Path, act: Act, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
 
         def cancel(count: int) -> None:
             task = asyncio.current_task()
             assert task is mine
             task.cancel()
 
-        mine = asyncio.ensure_future(with_callback(it, act, cancel, monkeypatch))
+        mine = asyncio.ensure_future(with_callback(harness, act, cancel, monkeypatch))
         with pytest.raises(asyncio.CancelledError):
             await mine
-        assert not it.server.uploads
-        it.check_folder(OLD)
+        assert not harness.server.uploads
+        harness.check_folder(OLD)
 
 
 @TRANSFERS
 @pytest.mark.parametrize("coroutine", [False, True])
 async def test_it_is_slow(tmp_path: Path, act: Act, coroutine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("*", Reset(request_byte=-1), nth=2), Fault("*", Reset(response_byte=-1), nth=3))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("*", Reset(request_byte=-1), nth=2), Fault("*", Reset(response_byte=-1), nth=3))
 
         def slow(count: int) -> None:
-            it.counts.append(count)
+            harness.counts.append(count)
             time.sleep(0.02)
 
         async def slow_later(count: int) -> None:
-            it.counts.append(count)
+            harness.counts.append(count)
             await asyncio.sleep(0.05)
 
-        await with_callback(it, act, slow_later if coroutine else slow, monkeypatch)
-        it.check_counts()
+        await with_callback(harness, act, slow_later if coroutine else slow, monkeypatch)
+        harness.check_counts()
 
 
 async def test_it_can_use_the_bucket(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
 
         async def callback(count: int) -> None:
-            it.counts.append(await it.bucket.size(KEY) - len(LARGE) + count)
+            harness.counts.append(await harness.bucket.size(KEY) - len(LARGE) + count)
 
-        file = await it.bucket.download(KEY, callback)
+        file = await harness.bucket.download(KEY, callback)
         assert file.getvalue() == LARGE
-        it.succeeded(len(LARGE))
-        it.check_counts()
+        harness.succeeded(len(LARGE))
+        harness.check_counts()

@@ -17,8 +17,8 @@ import pytest
 from lsst_lfa import errors
 
 from . import Fault, Hook, Reset, Silence, Status
-from . import scene as users
-from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, Scene, scene
+from . import harness as users
+from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, Harness, open_harness
 from .store import Upload
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ async def seen(server: FaultyS3Server, operation: str, times: int = 1) -> None:
 
 
 async def test_before_its_first_step(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
-        await cancelled(asyncio.create_task(users.upload_in_parts(it)))
-        assert not it.server.seen
+    async with open_harness(tmp_path) as harness:
+        await cancelled(asyncio.create_task(users.upload_in_parts(harness)))
+        assert not harness.server.seen
 
 
 @pytest.mark.parametrize("given", [0, 1, 2], ids=["before it is begun", "after one part", "after two parts"])
@@ -64,15 +64,15 @@ async def test_while_the_source_is_silent(tmp_path: Path, given: int) -> None:
         waits.set()
         await asyncio.Event().wait()
 
-    async with scene(tmp_path) as it:
-        with it.bounded_upload():
-            task = asyncio.create_task(it.bucket.upload(source(), KEY, it.callback))
+    async with open_harness(tmp_path) as harness:
+        with harness.bounded_upload():
+            task = asyncio.create_task(harness.bucket.upload(source(), KEY, harness.callback))
             await waits.wait()
             await asyncio.sleep(0.2)
             await cancelled(task)
-        assert len(it.server.calls("CreateMultipartUpload")) == min(given, 1)
-        assert not it.server.uploads
-        it.check_counts(given * CONFIG.part_size)
+        assert len(harness.server.calls("CreateMultipartUpload")) == min(given, 1)
+        assert not harness.server.uploads
+        harness.check_counts(given * CONFIG.part_size)
 
 
 class SlowFile(io.BytesIO):
@@ -109,80 +109,80 @@ class SlowFile(io.BytesIO):
 
 @pytest.mark.parametrize("nth", range(1, 9))
 async def test_while_a_thread_works_on_the_source(tmp_path: Path, nth: int) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         file = SlowFile(b"header" + LARGE, nth + 1)
         file.seek(6)
-        task = asyncio.create_task(it.bucket.upload(file, KEY, it.callback))
+        task = asyncio.create_task(harness.bucket.upload(file, KEY, harness.callback))
         async with asyncio.timeout(SOON):
             await file.slow.wait()
         await cancelled(task)
         assert file.tell() == 6  # to be tried again
-        assert not it.server.uploads
+        assert not harness.server.uploads
 
 
 async def test_again_in_the_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("UploadPart", Silence()), Fault("AbortMultipartUpload", Silence()))
-        task = asyncio.create_task(users.upload_in_parts(it))
-        await seen(it.server, "UploadPart")
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("UploadPart", Silence()), Fault("AbortMultipartUpload", Silence()))
+        task = asyncio.create_task(users.upload_in_parts(harness))
+        await seen(harness.server, "UploadPart")
         task.cancel()
-        await seen(it.server, "AbortMultipartUpload")
+        await seen(harness.server, "AbortMultipartUpload")
         await cancelled(task, times=3)
-        (upload_id,) = it.server.uploads
+        (upload_id,) = harness.server.uploads
         assert upload_id in caplog.text
-        it.server.script()
-        assert await it.bucket.abort_stale_uploads(-5) == 1
+        harness.server.script()
+        assert await harness.bucket.abort_stale_uploads(-5) == 1
 
 
 async def test_while_the_upload_is_begun(tmp_path: Path) -> None:
-    # Its id is in an answer that is yet to come.
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("CreateMultipartUpload", Silence(seconds=0.2, carry_out=True)))
-        task = asyncio.create_task(users.upload_in_parts(it))
-        await seen(it.server, "CreateMultipartUpload")
+    # Its id is in a response that is yet to come.
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("CreateMultipartUpload", Silence(seconds=0.2, carry_out=True)))
+        task = asyncio.create_task(users.upload_in_parts(harness))
+        await seen(harness.server, "CreateMultipartUpload")
         await cancelled(task)
-        assert it.server.calls("AbortMultipartUpload")
-        assert not it.server.uploads
+        assert harness.server.calls("AbortMultipartUpload")
+        assert not harness.server.uploads
 
 
 async def test_the_abort_is_tried_again(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(
             Fault("UploadPart", Status(403, "AccessDenied")),
             Fault("AbortMultipartUpload", Status(503, "SlowDown"), times=2),
         )
         with pytest.raises(errors.AccessDeniedError):
-            await users.upload_in_parts(it)
-        assert not it.server.uploads
+            await users.upload_in_parts(harness)
+        assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("action", [Status(500, "InternalError"), Silence(), Reset(), Status(403, "AccessDenied")])
 async def test_an_abort_that_fails_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, action: Any) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("UploadPart", Status(403, "AccessDenied")), Fault("AbortMultipartUpload", action))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("UploadPart", Status(403, "AccessDenied")), Fault("AbortMultipartUpload", action))
         with pytest.raises(errors.AccessDeniedError) as caught:
-            await users.upload_in_parts(it)
+            await users.upload_in_parts(harness)
         assert "upload_part" in str(caught.value)
-        (upload_id,) = it.server.uploads
+        (upload_id,) = harness.server.uploads
         assert upload_id in caplog.text
 
 
 async def test_an_abort_is_repeated_until_the_upload_is_gone(tmp_path: Path) -> None:
     # A part that was on its way when the upload was aborted brings it back, with some servers.
-    async with scene(tmp_path, config=replace(CONFIG, cleanup_timeout=2)) as it:
+    async with open_harness(tmp_path, config=replace(CONFIG, cleanup_timeout=2)) as harness:
 
         def bring_back(server: FaultyS3Server) -> None:
             upload_id = str(server.seen[-1].upload_id)
             server.uploads[upload_id] = Upload(upload_id, BUCKET, KEY)
 
-        it.server.script(
+        harness.server.script(
             Fault("UploadPart", Status(403, "AccessDenied")),
             Fault("AbortMultipartUpload", Hook(meanwhile=bring_back), times=2),
         )
         with pytest.raises(errors.AccessDeniedError):
-            await users.upload_in_parts(it)
-        assert not it.server.uploads
-        assert len(it.server.calls("AbortMultipartUpload")) == 4
+            await users.upload_in_parts(harness)
+        assert not harness.server.uploads
+        assert len(harness.server.calls("AbortMultipartUpload")) == 4
 
 
 class SlowDisk:
@@ -207,68 +207,74 @@ class SlowDisk:
 async def test_while_a_thread_works_on_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: tuple[str, ...]
 ) -> None:
-    async with scene(tmp_path, config=replace(CONFIG, verify_etag=True)) as it:
+    async with open_harness(tmp_path, config=replace(CONFIG, verify_etag=True)) as harness:
         disk = SlowDisk(monkeypatch, *stage)
-        task = asyncio.create_task(it.bucket.download_file(KEY, it.destination, it.callback))
+        task = asyncio.create_task(harness.bucket.download_file(KEY, harness.destination, harness.callback))
         async with asyncio.timeout(SOON):
             await disk.started.wait()
         await cancelled(task)
         monkeypatch.undo()
         if stage == ("fsync",):  # it was all there: either is whole
-            it.check_folder(it.destination.read_bytes())
-            assert it.destination.read_bytes() in (OLD, LARGE)
+            harness.check_folder(harness.destination.read_bytes())
+            assert harness.destination.read_bytes() in (OLD, LARGE)
         else:
-            it.check_folder(OLD)
+            harness.check_folder(OLD)
 
 
 @pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
-async def test_at_random_moments(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
+async def test_at_random_moments(tmp_path: Path, act: Callable[[Harness], Awaitable[None]]) -> None:
     dice = random.Random(4)
-    async with scene(tmp_path) as it:
-        whole = it.server.objects[BUCKET, KEY]
+    async with open_harness(tmp_path) as harness:
+        whole = harness.server.objects[BUCKET, KEY]
         for _ in range(15):
-            it.counts.clear()
-            it.expected = None
-            it.destination.write_bytes(OLD)
-            it.server.objects[BUCKET, KEY] = whole
-            task = asyncio.ensure_future(act(it))
+            harness.counts.clear()
+            harness.expected = None
+            harness.destination.write_bytes(OLD)
+            harness.server.objects[BUCKET, KEY] = whole
+            task = asyncio.ensure_future(act(harness))
             await asyncio.wait({task}, timeout=dice.uniform(0, 0.12))
             task.cancel()
             (result,) = await asyncio.gather(task, return_exceptions=True)
             assert result is None or type(result) is asyncio.CancelledError
-            it.check_counts()
-            it.check_folder(it.destination.read_bytes())
-            assert not it.server.uploads
+            harness.check_counts()
+            harness.check_folder(harness.destination.read_bytes())
+            assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
-async def test_a_deadline_bounds_the_whole_transfer(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
-    async with scene(tmp_path, config=replace(CONFIG, total_timeout=0.4, retry_timeout=60, max_attempts=99)) as it:
-        it.server.script(Fault("*", Silence(), where=lambda seen: seen.operation != "AbortMultipartUpload"))
+async def test_a_deadline_bounds_the_whole_transfer(tmp_path: Path, act: Callable[[Harness], Awaitable[None]]) -> None:
+    async with open_harness(
+        tmp_path, config=replace(CONFIG, total_timeout=0.4, retry_timeout=60, max_attempts=99)
+    ) as harness:
+        harness.server.script(Fault("*", Silence(), where=lambda seen: seen.operation != "AbortMultipartUpload"))
         with pytest.raises(errors.TransferTimeoutError, match=f"{BUCKET}/2026.*more than 0.4 s"):
             async with asyncio.timeout(SOON):
-                await act(it)
-        assert not it.server.uploads
+                await act(harness)
+        assert not harness.server.uploads
 
 
 async def test_a_stream_left_early_does_not_wait_for_what_it_asked_ahead(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("GetObject", Silence(), where=lambda seen: seen.number > 1))
-        chunks = it.bucket.stream(KEY)
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("GetObject", Silence(), where=lambda seen: seen.number > 1))
+        chunks = harness.bucket.stream(KEY)
         await anext(chunks)
         ahead = 1 + CONFIG.max_concurrency
-        await seen(it.server, "GetObject", ahead)
+        await seen(harness.server, "GetObject", ahead)
         await chunks.aclose()
-        assert len(it.server.calls("GetObject")) == ahead  # nothing was tried again
+        assert len(harness.server.calls("GetObject")) == ahead  # nothing was tried again
 
 
 async def test_a_failure_is_no_cancellation(tmp_path: Path) -> None:
     """A transfer that fails leaves the task that asked for it able to be cancelled, and to time out."""
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         task = asyncio.current_task()
         assert task is not None
-        it.server.script(Fault("*", Status(403, "AccessDenied"), where=lambda seen: seen.number > 1))
-        for work in (it.bucket.upload(LARGE, KEY), it.bucket.download(KEY), it.bucket.upload(LARGE, KEY, it.callback)):
+        harness.server.script(Fault("*", Status(403, "AccessDenied"), where=lambda seen: seen.number > 1))
+        for work in (
+            harness.bucket.upload(LARGE, KEY),
+            harness.bucket.download(KEY),
+            harness.bucket.upload(LARGE, KEY, harness.callback),
+        ):
             with pytest.raises(errors.AccessDeniedError):
                 await work
             assert task.cancelling() == 0
@@ -399,11 +405,13 @@ SILENT = {
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("stage", SILENT)
 async def test_whoever_set_a_limit_recognises_it(tmp_path: Path, stage: str, limit: str) -> None:
-    async with scene(tmp_path, config=replace(CONFIG, stall_timeout=9)) as it:
-        it.server.script(Fault(stage.partition(",")[0], Silence(seconds=0.3, carry_out=stage.startswith("Create"))))
+    async with open_harness(tmp_path, config=replace(CONFIG, stall_timeout=9)) as harness:
+        harness.server.script(
+            Fault(stage.partition(",")[0], Silence(seconds=0.3, carry_out=stage.startswith("Create")))
+        )
 
         async def user() -> int:
-            assert await getattr(Limited, limit)(SILENT[stage](it), 0.1)
+            assert await getattr(Limited, limit)(SILENT[stage](harness), 0.1)
             task = asyncio.current_task()
             assert task is not None
             # And afterwards it can be cancelled, and limited, as before.
@@ -413,7 +421,7 @@ async def test_whoever_set_a_limit_recognises_it(tmp_path: Path, stage: str, lim
             return task.cancelling()
 
         assert await asyncio.create_task(user()) == 0
-        assert not it.server.uploads
+        assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -421,14 +429,14 @@ async def test_a_callback_is_cut_short(tmp_path: Path, limit: str) -> None:
     async def callback(_count: int) -> None:
         await asyncio.sleep(9)
 
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         verbs: tuple[Callable[[], Any], ...] = (
-            lambda: it.bucket.upload(LARGE, KEY, callback),
-            lambda: it.bucket.download(KEY, callback),
+            lambda: harness.bucket.upload(LARGE, KEY, callback),
+            lambda: harness.bucket.download(KEY, callback),
         )
         for verb in verbs:
             assert await getattr(Limited, limit)(verb(), 0.3)
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
-        assert not it.server.uploads
+        assert not harness.server.uploads

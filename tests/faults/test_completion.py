@@ -12,14 +12,14 @@ from lsst_lfa import errors
 from lsst_lfa._transfer import timeouts
 
 from . import Action, Fault, Status
-from .scene import BUCKET, CONFIG, LARGE, scene
+from .harness import BUCKET, CONFIG, LARGE, open_harness
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from .messages import Answer
-    from .scene import Scene
+    from .harness import Harness
+    from .messages import Response
     from .server import Exchange
 
 IMPATIENT = replace(CONFIG, stall_timeout=0.3, max_attempts=3, retry_delay=0.01)
@@ -43,7 +43,7 @@ class AtWork(Action):
     seconds: float
     result: bytes = b""
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         write = exchange.connection.write
         await write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         loop = asyncio.get_running_loop()
@@ -59,36 +59,36 @@ class AtWork(Action):
 
 
 @pytest.fixture
-def it(tmp_path: Path) -> AbstractAsyncContextManager[Scene]:
-    return scene(tmp_path, config=IMPATIENT)
+def opening(tmp_path: Path) -> AbstractAsyncContextManager[Harness]:
+    return open_harness(tmp_path, config=IMPATIENT)
 
 
-def check(it: Scene, *, calls: int) -> None:
-    assert it.server.objects[BUCKET, NEW].data == LARGE
-    assert len(it.server.calls(COMPLETE)) == calls
-    assert not it.server.uploads
+def check(harness: Harness, *, calls: int) -> None:
+    assert harness.server.objects[BUCKET, NEW].data == LARGE
+    assert len(harness.server.calls(COMPLETE)) == calls
+    assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.8], ids=["for a moment", "for longer than stall_timeout"])
 async def test_white_space_says_that_the_server_is_at_work(
-    it: AbstractAsyncContextManager[Scene], seconds: float
+    opening: AbstractAsyncContextManager[Harness], seconds: float
 ) -> None:
-    async with it as scene:
-        scene.server.script(Fault(COMPLETE, AtWork(seconds)))
-        await scene.bucket.upload(LARGE, NEW)
-        check(scene, calls=1)
-        assert not scene.server.calls("AbortMultipartUpload")
+    async with opening as harness:
+        harness.server.script(Fault(COMPLETE, AtWork(seconds)))
+        await harness.bucket.upload(LARGE, NEW)
+        check(harness, calls=1)
+        assert not harness.server.calls("AbortMultipartUpload")
 
 
 async def test_white_space_for_ever_is_a_timeout(
-    it: AbstractAsyncContextManager[Scene], monkeypatch: pytest.MonkeyPatch
+    opening: AbstractAsyncContextManager[Harness], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timeouts, "_LONGEST_WORK", 0.2)
-    async with it as scene:
-        scene.server.script(Fault(COMPLETE, AtWork(60)))
+    async with opening as harness:
+        harness.server.script(Fault(COMPLETE, AtWork(60)))
         with pytest.raises(errors.TransferTimeoutError):
-            await scene.bucket.upload(LARGE, NEW)
-        assert not scene.server.uploads
+            await harness.bucket.upload(LARGE, NEW)
+        assert not harness.server.uploads
 
 
 @pytest.mark.parametrize(
@@ -96,26 +96,28 @@ async def test_white_space_for_ever_is_a_timeout(
     [("InternalError", errors.UnavailableError, 3), ("AccessDenied", errors.AccessDeniedError, 1)],
 )
 async def test_white_space_and_then_an_error(
-    it: AbstractAsyncContextManager[Scene], code: str, error: type[errors.LfaError], calls: int
+    opening: AbstractAsyncContextManager[Harness], code: str, error: type[errors.LfaError], calls: int
 ) -> None:
-    async with it as scene:
+    async with opening as harness:
         body = b"  \r\n" + XML + f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
-        scene.server.script(Fault(COMPLETE, Status(200, body=body)))
+        harness.server.script(Fault(COMPLETE, Status(200, body=body)))
         with pytest.raises(error, match=code):
-            await scene.bucket.upload(LARGE, NEW)
-        assert len(scene.server.calls(COMPLETE)) == calls
-        assert not scene.server.uploads
+            await harness.bucket.upload(LARGE, NEW)
+        assert len(harness.server.calls(COMPLETE)) == calls
+        assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("status", [200, 204, 206])
-async def test_a_success_that_says_nothing_and_no_object(it: AbstractAsyncContextManager[Scene], status: int) -> None:
+async def test_a_success_that_says_nothing_and_no_object(
+    opening: AbstractAsyncContextManager[Harness], status: int
+) -> None:
     """Twice it is a lapse; for ever it is a response that is not S3's, and not a missing key."""
-    async with it as scene:
+    async with opening as harness:
         nothing = Status(status, body=b"" if status == 204 else b"<html><body>Welcome</body></html>")
-        scene.server.script(Fault(COMPLETE, nothing, times=2))
-        await scene.bucket.upload(LARGE, NEW)
-        check(scene, calls=3)
-        scene.server.script(Fault(COMPLETE, nothing))
+        harness.server.script(Fault(COMPLETE, nothing, times=2))
+        await harness.bucket.upload(LARGE, NEW)
+        check(harness, calls=3)
+        harness.server.script(Fault(COMPLETE, nothing))
         with pytest.raises(errors.ProtocolError, match="not there"):
-            await scene.bucket.upload(LARGE, f"{NEW} either")
-        assert not scene.server.uploads
+            await harness.bucket.upload(LARGE, f"{NEW} either")
+        assert not harness.server.uploads

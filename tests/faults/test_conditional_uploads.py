@@ -10,7 +10,7 @@ import pytest
 from lsst_lfa import errors
 
 from . import Close, Fault, Hook, Reset, Silence, Status
-from .scene import BUCKET, KEY, LARGE, SMALL, scene
+from .harness import BUCKET, KEY, LARGE, SMALL, open_harness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,91 +32,91 @@ def put_other(server: FaultyS3Server) -> None:
 async def test_a_lost_response_is_success_when_the_object_is_ours(
     tmp_path: Path, operation: str, data: bytes, lost: Any
 ) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, lost, nth=1))
-        await it.bucket.upload(data, NEW, it.callback, if_none_match=True)
-        assert it.server.objects[BUCKET, NEW].data == data
-        assert len(it.server.calls(operation)) == 2
-        assert all(call.headers["if-none-match"] == "*" for call in it.server.calls(operation))
-        it.succeeded(len(data))
-        it.check_counts()
-        assert not it.server.uploads
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, lost, nth=1))
+        await harness.bucket.upload(data, NEW, harness.callback, if_none_match=True)
+        assert harness.server.objects[BUCKET, NEW].data == data
+        assert len(harness.server.calls(operation)) == 2
+        assert all(call.headers["if-none-match"] == "*" for call in harness.server.calls(operation))
+        harness.succeeded(len(data))
+        harness.check_counts()
+        assert not harness.server.uploads
 
 
 @BOTH
 async def test_somebody_else_in_between_is_not_replaced(tmp_path: Path, operation: str, data: bytes) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, Hook(before=put_other), nth=1))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, Hook(before=put_other), nth=1))
         with pytest.raises(errors.KeyExistsError):
-            await it.bucket.upload(data, NEW, if_none_match=True)
-        assert it.server.objects[BUCKET, NEW].data == OTHER
-        assert len(it.server.calls(operation)) == 1
-        assert not it.server.uploads
+            await harness.bucket.upload(data, NEW, if_none_match=True)
+        assert harness.server.objects[BUCKET, NEW].data == OTHER
+        assert len(harness.server.calls(operation)) == 1
+        assert not harness.server.uploads
 
 
 @BOTH
 async def test_somebody_else_after_a_failed_attempt_is_not_replaced(
     tmp_path: Path, operation: str, data: bytes
 ) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, Reset(), nth=1), Fault(operation, Hook(before=put_other), nth=2))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, Reset(), nth=1), Fault(operation, Hook(before=put_other), nth=2))
         with pytest.raises(errors.KeyExistsError) as caught:
-            await it.bucket.upload(data, NEW, if_none_match=True)
+            await harness.bucket.upload(data, NEW, if_none_match=True)
         assert caught.value.attempts == 2
-        assert it.server.objects[BUCKET, NEW].data == OTHER
-        assert not it.server.uploads
+        assert harness.server.objects[BUCKET, NEW].data == OTHER
+        assert not harness.server.uploads
 
 
 async def test_the_same_bytes_by_somebody_else_are_not_ours(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("PutObject", Hook(before=lambda server: server.put(BUCKET, NEW, SMALL)), nth=1))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("PutObject", Hook(before=lambda server: server.put(BUCKET, NEW, SMALL)), nth=1))
         with pytest.raises(errors.KeyExistsError):
-            await it.bucket.upload(SMALL, NEW, if_none_match=True)
+            await harness.bucket.upload(SMALL, NEW, if_none_match=True)
 
 
 @BOTH
 async def test_a_conflict_is_tried_again(tmp_path: Path, operation: str, data: bytes) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, Status(409, "ConditionalRequestConflict"), nth=1, times=2))
-        await it.bucket.upload(data, NEW, if_none_match=True)
-        assert it.server.objects[BUCKET, NEW].data == data
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, Status(409, "ConditionalRequestConflict"), nth=1, times=2))
+        await harness.bucket.upload(data, NEW, if_none_match=True)
+        assert harness.server.objects[BUCKET, NEW].data == data
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["one request", "parts"])
 async def test_nothing_is_sent_when_the_object_is_there(tmp_path: Path, data: bytes) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with pytest.raises(errors.KeyExistsError):
-            await it.bucket.upload(data, KEY, if_none_match=True)
-        assert [call.operation for call in it.server.seen] == ["HeadObject"]
+            await harness.bucket.upload(data, KEY, if_none_match=True)
+        assert [call.operation for call in harness.server.seen] == ["HeadObject"]
 
 
 async def test_a_server_without_the_condition_is_asked_before_the_upload_is_completed(tmp_path: Path) -> None:
     """As Ceph RGW 16: what came during the upload is seen, though the server would not mind."""
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("UploadPart", Hook(after=put_other), nth=2))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("UploadPart", Hook(after=put_other), nth=2))
         with pytest.raises(errors.KeyExistsError):
-            await it.bucket.upload(LARGE, NEW, if_none_match=True)
-        assert it.server.calls("CompleteMultipartUpload") == []
-        assert it.server.objects[BUCKET, NEW].data == OTHER
-        assert not it.server.uploads
+            await harness.bucket.upload(LARGE, NEW, if_none_match=True)
+        assert harness.server.calls("CompleteMultipartUpload") == []
+        assert harness.server.objects[BUCKET, NEW].data == OTHER
+        assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("data", [SMALL, LARGE], ids=["one request", "parts"])
 async def test_who_may_not_ask_does_not_upload(tmp_path: Path, data: bytes) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("HeadObject", Status(403, "AccessDenied")))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("HeadObject", Status(403, "AccessDenied")))
         with pytest.raises(errors.AccessDeniedError):
-            await it.bucket.upload(data, NEW, if_none_match=True)
-        assert (BUCKET, NEW) not in it.server.objects
+            await harness.bucket.upload(data, NEW, if_none_match=True)
+        assert (BUCKET, NEW) not in harness.server.objects
 
 
 async def test_of_many_at_once_one_wins(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         datas = [bytes([number]) * 1000 for number in range(20)]
         results = await asyncio.gather(
-            *(it.bucket.upload(data, NEW, if_none_match=True) for data in datas), return_exceptions=True
+            *(harness.bucket.upload(data, NEW, if_none_match=True) for data in datas), return_exceptions=True
         )
         won = [number for number, result in enumerate(results) if isinstance(result, str)]
         assert len(won) == 1
         assert sum(isinstance(result, errors.KeyExistsError) for result in results) == 19
-        assert it.server.objects[BUCKET, NEW].data == datas[won[0]]
+        assert harness.server.objects[BUCKET, NEW].data == datas[won[0]]

@@ -14,14 +14,14 @@ import pytest
 from lsst_lfa import S3Session, errors
 
 from . import Fault, Reset, Silence
-from . import scene as users
-from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, MiB, scene
+from . import harness as users
+from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, MiB, open_harness
 from .store import StoredObject
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from .scene import Scene
+    from .harness import Harness
 
 COUNT = 1000
 PATIENT = replace(CONFIG, stall_timeout=30, retry_timeout=60)
@@ -34,55 +34,59 @@ def content(number: int) -> bytes:
 
 async def test_a_thousand_uploads_and_downloads(tmp_path: Path) -> None:
     counts: list[list[int]] = [[] for _ in range(COUNT)]
-    async with scene(tmp_path, config=PATIENT) as it:
+    async with open_harness(tmp_path, config=PATIENT) as harness:
         await asyncio.gather(
-            *(it.bucket.upload(content(n), f"{n}", counts[n].append) for n in range(COUNT)),
+            *(harness.bucket.upload(content(n), f"{n}", counts[n].append) for n in range(COUNT)),
         )
-        assert all(it.server.objects[BUCKET, f"{n}"].data == content(n) for n in range(COUNT))
-        files = await asyncio.gather(*(it.bucket.download(f"{n}", counts[n].append) for n in range(COUNT)))
+        assert all(harness.server.objects[BUCKET, f"{n}"].data == content(n) for n in range(COUNT))
+        files = await asyncio.gather(*(harness.bucket.download(f"{n}", counts[n].append) for n in range(COUNT)))
         assert all(file.getvalue() == content(n) for n, file in enumerate(files))
         assert all(sum(each) == 2 * len(content(0)) and min(each) > 0 for each in counts)
-        assert it.server.peak_requests <= 32
-        assert it.server.connections_made <= 32
+        assert harness.server.peak_requests <= 32
+        assert harness.server.connections_made <= 32
 
 
 async def test_a_thousand_through_faults(tmp_path: Path) -> None:
-    async with scene(tmp_path, config=PATIENT) as it:
-        it.server.script(*(Fault("*", Reset(), nth=n) for n in range(50, 1000, 101)))
-        await asyncio.gather(*(it.bucket.upload(content(n), f"{n}") for n in range(200)))
-        files = await asyncio.gather(*(it.bucket.download(f"{n}") for n in range(200)))
+    async with open_harness(tmp_path, config=PATIENT) as harness:
+        harness.server.script(*(Fault("*", Reset(), nth=n) for n in range(50, 1000, 101)))
+        await asyncio.gather(*(harness.bucket.upload(content(n), f"{n}") for n in range(200)))
+        files = await asyncio.gather(*(harness.bucket.download(f"{n}") for n in range(200)))
         assert all(file.getvalue() == content(n) for n, file in enumerate(files))
 
 
 async def test_two_uploads_to_one_key(tmp_path: Path) -> None:
     one, other = LARGE, LARGE[::-1]
-    async with scene(tmp_path) as it:
-        await asyncio.gather(it.bucket.upload(one, KEY), it.bucket.upload(other, KEY), it.bucket.upload(SMALL, KEY))
-        assert it.stored() in (one, other, SMALL)
-        assert not it.server.uploads
+    async with open_harness(tmp_path) as harness:
+        await asyncio.gather(
+            harness.bucket.upload(one, KEY), harness.bucket.upload(other, KEY), harness.bucket.upload(SMALL, KEY)
+        )
+        assert harness.stored() in (one, other, SMALL)
+        assert not harness.server.uploads
 
 
 @pytest.mark.parametrize("act", [users.upload, users.upload_in_parts, users.download, users.download_file])
-async def test_closed_in_mid_transfer(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("PutObject", Silence()), Fault("UploadPart", Silence()), Fault("GetObject", Silence()))
-        task = asyncio.ensure_future(act(it))
+async def test_closed_in_mid_transfer(tmp_path: Path, act: Callable[[Harness], Awaitable[None]]) -> None:
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(
+            Fault("PutObject", Silence()), Fault("UploadPart", Silence()), Fault("GetObject", Silence())
+        )
+        task = asyncio.ensure_future(act(harness))
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
-            await it.bucket._client.aclose()
+            await harness.bucket._client.aclose()
             with pytest.raises(errors.ClosedError):
                 await task
-        assert not it.server.uploads
-        it.check_folder(OLD)
+        assert not harness.server.uploads
+        harness.check_folder(OLD)
 
 
 async def test_closed_in_mid_stream(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("GetObject", Silence(), nth=3, times=99))
-        task = asyncio.create_task(users.stream(it))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("GetObject", Silence(), nth=3, times=99))
+        task = asyncio.create_task(users.stream(harness))
         await asyncio.sleep(0.3)
         async with asyncio.timeout(5):
-            await it.bucket._client.aclose()
+            await harness.bucket._client.aclose()
             with pytest.raises(errors.ClosedError):
                 await task
 
@@ -90,7 +94,7 @@ async def test_closed_in_mid_stream(tmp_path: Path) -> None:
 async def test_two_loops_in_two_threads(tmp_path: Path) -> None:
     """Each with a bucket of its own; one that uses the other's is told so."""
 
-    async def work_elsewhere(taken: Scene) -> None:
+    async def work_elsewhere(taken: Harness) -> None:
         with pytest.raises(RuntimeError, match="another event loop"):
             await taken.bucket.size(KEY)
         session = S3Session(
@@ -102,19 +106,19 @@ async def test_two_loops_in_two_threads(tmp_path: Path) -> None:
                 await bucket.upload(LARGE, f"{KEY}2")
                 assert (await bucket.download(f"{KEY}2")).getvalue() == LARGE
 
-    async with scene(tmp_path) as it:
-        await it.bucket.size(KEY)
+    async with open_harness(tmp_path) as harness:
+        await harness.bucket.size(KEY)
         with ThreadPoolExecutor(1) as pool:
-            elsewhere = pool.submit(asyncio.run, work_elsewhere(it))
+            elsewhere = pool.submit(asyncio.run, work_elsewhere(harness))
             while not elsewhere.done():
-                file = await it.bucket.download(KEY)
+                file = await harness.bucket.download(KEY)
                 assert file.getvalue() == LARGE
             elsewhere.result()
 
 
 FORK = """
 import asyncio, os, signal, sys
-from tests.faults.scene import BUCKET, KEY, LARGE
+from tests.faults.harness import BUCKET, KEY, LARGE
 from lsst_lfa import S3Session
 
 session = S3Session(endpoint_url=sys.argv[1], access_key_id="id", secret_access_key="secret", region="us-east-1")
@@ -146,9 +150,9 @@ asyncio.run(forked(True))
 
 
 async def test_a_fork_after_use(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "always::ResourceWarning", "-c", FORK, it.server.endpoint_url,
+            sys.executable, "-W", "always::ResourceWarning", "-c", FORK, harness.server.endpoint_url,
             stderr=asyncio.subprocess.PIPE, cwd=ROOT,
         )  # fmt: skip
         _, said = await process.communicate()
@@ -167,21 +171,21 @@ async def source() -> AsyncIterator[bytes]:
 
 
 async def test_memory_of_an_upload(tmp_path: Path) -> None:
-    async with scene(tmp_path, config=AS_S3_WANTS_THEM) as it:
-        it.server.script(*(Fault("UploadPart", Reset(request_byte=-1), nth=n, times=2) for n in (2, 8)))
-        with it.bounded_upload():
-            await it.bucket.upload(source(), KEY, it.callback)
-        assert it.server.objects[BUCKET, KEY].size == sum(it.counts) == SIZE
+    async with open_harness(tmp_path, config=AS_S3_WANTS_THEM) as harness:
+        harness.server.script(*(Fault("UploadPart", Reset(request_byte=-1), nth=n, times=2) for n in (2, 8)))
+        with harness.bounded_upload():
+            await harness.bucket.upload(source(), KEY, harness.callback)
+        assert harness.server.objects[BUCKET, KEY].size == sum(harness.counts) == SIZE
 
 
 @pytest.mark.parametrize("verb", ["download_file", "stream"])
 async def test_memory_of_a_download(tmp_path: Path, verb: str) -> None:
-    async with scene(tmp_path, config=AS_S3_WANTS_THEM) as it:
-        it.server.objects[BUCKET, KEY] = StoredObject((bytes(MiB),) * (SIZE // MiB), "0" * 32)
-        it.server.script(Fault("GetObject", Reset(response_byte=MiB), nth=5, times=3))
-        with it.bounded_download():
+    async with open_harness(tmp_path, config=AS_S3_WANTS_THEM) as harness:
+        harness.server.objects[BUCKET, KEY] = StoredObject((bytes(MiB),) * (SIZE // MiB), "0" * 32)
+        harness.server.script(Fault("GetObject", Reset(response_byte=MiB), nth=5, times=3))
+        with harness.bounded_download():
             if verb == "stream":
-                async for chunk in it.bucket.stream(KEY):
+                async for chunk in harness.bucket.stream(KEY):
                     assert chunk
             else:
-                await it.bucket.download_file(KEY, it.destination)
+                await harness.bucket.download_file(KEY, harness.destination)

@@ -17,7 +17,7 @@ import pytest
 from lsst_lfa.errors import AccessDeniedError, LfaError
 
 from . import Fault, Hook, Status
-from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, scene
+from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,35 +51,35 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_a_full_disk(small_disk: Path) -> None:
-    async with scene(small_disk) as it:
-        with pytest.raises(OSError, match="No space left") as caught, it.bounded_download():
-            await it.bucket.download_file(KEY, it.destination, it.callback)
+    async with open_harness(small_disk) as harness:
+        with pytest.raises(OSError, match="No space left") as caught, harness.bounded_download():
+            await harness.bucket.download_file(KEY, harness.destination, harness.callback)
         assert caught.value.errno == errno.ENOSPC
         assert BUCKET in caught.value.__notes__[0]
-        it.check_folder(OLD)
-        it.check_counts()
+        harness.check_folder(OLD)
+        harness.check_counts()
 
 
 async def test_a_limit(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with (
             no_file_larger_than(3_000_000),
             pytest.raises(OSError, match="File too large") as caught,
-            it.bounded_download(),
+            harness.bounded_download(),
         ):
-            await it.bucket.download_file(KEY, it.destination, it.callback)
+            await harness.bucket.download_file(KEY, harness.destination, harness.callback)
         assert not isinstance(caught.value, LfaError)
         assert KEY in caught.value.__notes__[0]
-        it.check_folder(OLD)
+        harness.check_folder(OLD)
 
 
 async def test_a_read_only_disk(small_disk: Path) -> None:
-    async with scene(small_disk) as it:
+    async with open_harness(small_disk) as harness:
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         with pytest.raises(OSError, match="Read-only"):
-            await it.bucket.download_file(KEY, it.destination)
-        it.check_folder(OLD)
-        assert not it.server.seen
+            await harness.bucket.download_file(KEY, harness.destination)
+        harness.check_folder(OLD)
+        assert not harness.server.seen
 
 
 @pytest.fixture(params=["without a name", "with a name"])
@@ -96,24 +96,24 @@ async def test_the_temporary_file(tmp_path: Path, temporary: str) -> None:
     def look(_: FaultyS3Server) -> None:
         beside.append(len(list(tmp_path.iterdir())) - 1)
 
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("GetObject", Hook(before=look)))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("GetObject", Hook(before=look)))
         before = os.umask(0o027)
         try:
-            await it.bucket.download_file(KEY, it.destination)
+            await harness.bucket.download_file(KEY, harness.destination)
         finally:
             os.umask(before)
-        it.check_folder(LARGE)
-        assert it.destination.stat().st_mode & 0o777 == 0o640
+        harness.check_folder(LARGE)
+        assert harness.destination.stat().st_mode & 0o777 == 0o640
         assert set(beside) == {int(temporary == "with a name")}
 
 
 async def test_the_temporary_file_of_a_failure(tmp_path: Path, temporary: str) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("GetObject", Status(403, "AccessDenied"), nth=3))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("GetObject", Status(403, "AccessDenied"), nth=3))
         with pytest.raises(AccessDeniedError):
-            await it.bucket.download_file(KEY, it.destination)
-        it.check_folder(OLD)
+            await harness.bucket.download_file(KEY, harness.destination)
+        harness.check_folder(OLD)
 
 
 @contextmanager
@@ -132,53 +132,53 @@ async def test_a_folder_without_permission(tmp_path: Path) -> None:
     # Not in `tmp_path`, which nobody but its owner may enter.
     with TemporaryDirectory() as name:
         folder = Path(name)
-        async with scene(tmp_path) as it:
-            await it.bucket.download_file(KEY, folder / "file")  # imports all that it takes
+        async with open_harness(tmp_path) as harness:
+            await harness.bucket.download_file(KEY, folder / "file")  # imports all that it takes
             folder.chmod(0o555)
             with unprivileged(), pytest.raises(PermissionError) as caught:
-                await it.bucket.download_file(KEY, folder / "other")
+                await harness.bucket.download_file(KEY, folder / "other")
             assert str(folder) in str(caught.value)
             assert [file.name for file in folder.iterdir()] == ["file"]
             folder.chmod(0o700)
 
 
 async def test_no_such_folder(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with pytest.raises(FileNotFoundError) as caught:
-            await it.bucket.download_file(KEY, tmp_path / "none" / "file")
+            await harness.bucket.download_file(KEY, tmp_path / "none" / "file")
         assert not isinstance(caught.value, LfaError)
-        assert not it.server.seen
-        it.check_folder(OLD)
+        assert not harness.server.seen
+        harness.check_folder(OLD)
 
 
 async def test_the_destination_is_a_directory(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with pytest.raises(IsADirectoryError):
-            await it.bucket.download_file(KEY, tmp_path)
-        assert not it.server.seen
-        it.check_folder(OLD)
+            await harness.bucket.download_file(KEY, tmp_path)
+        assert not harness.server.seen
+        harness.check_folder(OLD)
 
 
 async def test_the_destination_is_a_fifo(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         fifo = tmp_path / "fifo"
         os.mkfifo(fifo)
         with pytest.raises(FileExistsError, match="not a regular file"):
-            await it.bucket.download_file(KEY, fifo)
+            await harness.bucket.download_file(KEY, fifo)
         assert fifo.is_fifo()
-        assert sorted(tmp_path.iterdir()) == [it.destination, fifo]
-        assert not it.server.seen
+        assert sorted(tmp_path.iterdir()) == [harness.destination, fifo]
+        assert not harness.server.seen
 
 
 async def test_the_destination_is_a_symbolic_link(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "file"
     elsewhere.write_bytes(OLD)
-    async with scene(tmp_path) as it:
-        it.destination.unlink()
-        it.destination.symlink_to(elsewhere)
-        await it.bucket.download_file(KEY, it.destination)
-        assert not it.destination.is_symlink()
-        it.check_folder(LARGE)
+    async with open_harness(tmp_path) as harness:
+        harness.destination.unlink()
+        harness.destination.symlink_to(elsewhere)
+        await harness.bucket.download_file(KEY, harness.destination)
+        assert not harness.destination.is_symlink()
+        harness.check_folder(LARGE)
         assert elsewhere.read_bytes() == OLD
 
 
@@ -191,12 +191,12 @@ async def test_a_key_is_led_out_of_the_folder(
     victim.write_bytes(OLD)
     folder = tmp_path_factory.mktemp("into")
     key = "a/b/file"
-    async with scene(tmp_path) as it:
-        it.server.put(BUCKET, key, LARGE)
+    async with open_harness(tmp_path) as harness:
+        harness.server.put(BUCKET, key, LARGE)
         if depth == 0:  # the link is replaced
             (folder / "a" / "b").mkdir(parents=True)
             (folder / key).symlink_to(victim)
-            path = await it.bucket.download_file(key, directory=folder)
+            path = await harness.bucket.download_file(key, directory=folder)
             assert path.read_bytes() == LARGE
             assert not path.is_symlink()
         else:
@@ -204,19 +204,19 @@ async def test_a_key_is_led_out_of_the_folder(
             where.parent.mkdir(exist_ok=True)
             where.symlink_to(elsewhere)
             with pytest.raises(ValueError, match="would leave"):
-                await it.bucket.download_file(key, directory=folder)
-            assert not it.server.seen
+                await harness.bucket.download_file(key, directory=folder)
+            assert not harness.server.seen
         assert victim.read_bytes() == OLD
         assert list(elsewhere.iterdir()) == [victim]
 
 
 @pytest.mark.parametrize("key", ["../file", "a/../../file", "a/..", ".."])
 async def test_a_key_that_climbs(tmp_path: Path, key: str) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with pytest.raises(ValueError, match="key"):
-            await it.bucket.download_file(key, directory=tmp_path)
-        assert not it.server.seen
-        it.check_folder(OLD)
+            await harness.bucket.download_file(key, directory=tmp_path)
+        assert not harness.server.seen
+        harness.check_folder(OLD)
 
 
 # Those that sound as if the network had failed.
@@ -241,17 +241,17 @@ async def test_the_disks_errors_are_the_disks(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    async with scene(tmp_path, config=replace(CONFIG, verify_etag=call == "pread")) as it:
-        await it.bucket.exists(KEY)
-        before = len(it.server.seen)
+    async with open_harness(tmp_path, config=replace(CONFIG, verify_etag=call == "pread")) as harness:
+        await harness.bucket.exists(KEY)
+        before = len(harness.server.seen)
         with monkeypatch.context() as broken:
             broken.setattr(os, call, fail)
             with pytest.raises(OSError, match=os.strerror(number)) as caught:
-                await it.bucket.download_file(KEY, it.destination)
+                await harness.bucket.download_file(KEY, harness.destination)
         assert caught.value is error
         assert type(error) is type(OSError(number, ""))
         assert KEY in error.__notes__[0]
         # Nothing was tried again.
-        asked = [seen.headers.get("range") for seen in it.server.seen[before:]]
+        asked = [seen.headers.get("range") for seen in harness.server.seen[before:]]
         assert len(asked) == len(set(asked))
-        it.check_folder(OLD)
+        harness.check_folder(OLD)

@@ -13,7 +13,7 @@ import pytest
 from lsst_lfa import S3Session
 from tests.servers import CertificateAuthority
 
-from . import UNRESOLVABLE_URL, Cut, FaultyS3Server, Flip, Proxy, RefusingHost, Trap, UnansweringHost
+from . import UNRESOLVABLE_URL, Cut, FaultyS3Server, Flip, Proxy, RefusingHost, Trap, UnresponsiveHost
 from .plain import plain_client, say
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ async def test_unresolvable() -> None:
         await connect(UNRESOLVABLE_URL)
 
 
-async def test_unanswering() -> None:
-    with UnansweringHost() as host, pytest.raises(TimeoutError):
+async def test_unresponsive() -> None:
+    with UnresponsiveHost() as host, pytest.raises(TimeoutError):
         await connect(host.endpoint_url)
 
 
@@ -97,8 +97,8 @@ async def test_proxy_flips() -> None:
             await say(proxy.endpoint_url, head + DATA, until=b"\r\n\r\n")
         damaged = DATA[:70_000] + b"\x08" + DATA[70_001:]
         assert server.objects["test", "key"].data == damaged
-        answer = await say(proxy.endpoint_url, b"GET /test/key HTTP/1.1\r\n\r\n", until=b"\x01")
-        assert answer.endswith(damaged[:-1] + b"\x01")
+        response = await say(proxy.endpoint_url, b"GET /test/key HTTP/1.1\r\n\r\n", until=b"\x01")
+        assert response.endswith(damaged[:-1] + b"\x01")
         assert proxy.done == [up, down]
 
 
@@ -118,16 +118,16 @@ async def test_proxy_cuts(side: str) -> None:
 
 
 async def test_proxy_chunked_bodies_and_dead_servers() -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
         writer.close()
 
-    chunked = await asyncio.start_server(answer, "127.0.0.1", 0)
+    chunked = await asyncio.start_server(respond, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{chunked.sockets[0].getsockname()[1]}"
     async with chunked, Proxy(url, Flip("GET", 4, "response")) as proxy:
-        answer_seen = await say(proxy.endpoint_url, b"GET / HTTP/1.1\r\n\r\n")
-        assert answer_seen.endswith(b"3\r\nabc\r\n2\r\ndd\r\n0\r\n\r\n")
+        seen = await say(proxy.endpoint_url, b"GET / HTTP/1.1\r\n\r\n")
+        assert seen.endswith(b"3\r\nabc\r\n2\r\ndd\r\n0\r\n\r\n")
     with RefusingHost() as host:
         async with Proxy(host.endpoint_url) as proxy:
             with pytest.raises(ConnectionResetError):

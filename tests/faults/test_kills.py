@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import Fault, ReceiveSlowly, SendSlowly
-from .scene import BUCKET, KEY, LARGE, OLD, scene
+from .harness import BUCKET, KEY, LARGE, OLD, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ PROGRAM = """
 import asyncio, os, sys
 from pathlib import Path
 from lsst_lfa import S3Session
-from tests.faults.scene import BUCKET, CONFIG, KEY, LARGE
+from tests.faults.harness import BUCKET, CONFIG, KEY, LARGE
 
 async def work(verb, url, argument):
     session = S3Session(
@@ -61,11 +61,11 @@ class Victims:
         assert process.stdin is not None
         assert process.stdout is not None
         self._warm = False
-        self._orders, self._answers = process.stdin, process.stdout
+        self._orders, self._replies = process.stdin, process.stdout
 
     async def _line(self) -> str:
         async with asyncio.timeout(60):
-            return (await self._answers.readline()).decode().strip()
+            return (await self._replies.readline()).decode().strip()
 
     async def live(self, *order: str, seconds: float) -> None:
         """Give an order, and kill who carries it out after so many seconds."""
@@ -107,32 +107,32 @@ def nameless(folder: Path) -> bool:
 
 async def test_in_mid_upload(tmp_path: Path) -> None:
     dice = random.Random(1)
-    async with scene(tmp_path) as it, victims() as them:
-        it.server.script(Fault("UploadPart", ReceiveSlowly(50e6)))
+    async with open_harness(tmp_path) as harness, victims() as them:
+        harness.server.script(Fault("UploadPart", ReceiveSlowly(50e6)))
         whole = 0
         for number in range(KILLS):
             key = f"{KEY}{number}"
-            await them.live("upload", it.server.endpoint_url, key, seconds=dice.uniform(0, 0.25))
-            found = it.server.objects.get((BUCKET, key))
+            await them.live("upload", harness.server.endpoint_url, key, seconds=dice.uniform(0, 0.25))
+            found = harness.server.objects.get((BUCKET, key))
             assert found is None or found.data == LARGE
             whole += found is not None
         assert whole < KILLS
-        while it.server.current_requests:
+        while harness.server.current_requests:
             await asyncio.sleep(0.01)
-        left = len(it.server.uploads)
-        assert await it.bucket.abort_stale_uploads(-5) == left
-        assert not it.server.uploads
+        left = len(harness.server.uploads)
+        assert await harness.bucket.abort_stale_uploads(-5) == left
+        assert not harness.server.uploads
 
 
 async def test_in_mid_download(tmp_path: Path) -> None:
     dice = random.Random(2)
-    async with scene(tmp_path) as it, victims() as them:
-        it.server.script(Fault("GetObject", SendSlowly(40e6)))
+    async with open_harness(tmp_path) as harness, victims() as them:
+        harness.server.script(Fault("GetObject", SendSlowly(40e6)))
         whole = 0
         for number in range(KILLS):
-            path = it.destination if number % 2 else tmp_path / f"new{number}"
-            it.destination.write_bytes(OLD)
-            await them.live("download", it.server.endpoint_url, str(path), seconds=dice.uniform(0, 0.25))
+            path = harness.destination if number % 2 else tmp_path / f"new{number}"
+            harness.destination.write_bytes(OLD)
+            await them.live("download", harness.server.endpoint_url, str(path), seconds=dice.uniform(0, 0.25))
             if path.exists():
                 content = path.read_bytes()
                 assert content == LARGE or (number % 2 and content == OLD)

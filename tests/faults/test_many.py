@@ -12,14 +12,14 @@ import lsst_lfa._transfer.copy as engine
 from lsst_lfa import errors
 
 from . import Close, Fault, Hook, Reset, Silence, Status
+from .harness import BUCKET, CONFIG, KEY, LARGE, REVERSED, MiB, open_harness
 from .messages import NAMESPACE
-from .scene import BUCKET, CONFIG, KEY, LARGE, REVERSED, MiB, scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .scene import Scene
+    from .harness import Harness
     from .server import FaultyS3Server, Seen
 
 LOST = [Close(carry_out=True), Reset(), Silence(carry_out=True), Status(503, "SlowDown")]
@@ -41,8 +41,8 @@ def replace(server: FaultyS3Server) -> None:
     server.put(BUCKET, KEY, REVERSED)
 
 
-def stored(it: Scene, key: str) -> bytes | None:
-    found = it.server.objects.get((BUCKET, key))
+def stored(harness: Harness, key: str) -> bytes | None:
+    found = harness.server.objects.get((BUCKET, key))
     return None if found is None else found.data
 
 
@@ -53,33 +53,33 @@ def stored(it: Scene, key: str) -> bytes | None:
 @pytest.mark.parametrize("fault", LOST, ids=repr)
 async def test_a_copy_is_tried_again(tmp_path: Path, copies: Any, operation: str, fault: Any) -> None:
     copies(operation)
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, fault, nth=1))
-        await it.bucket.copy(KEY, "copy")
-        assert stored(it, "copy") == LARGE
-        assert not it.server.uploads
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, fault, nth=1))
+        await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") == LARGE
+        assert not harness.server.uploads
 
 
 async def test_a_lost_completion_is_recognised(tmp_path: Path, copies: Any) -> None:
     copies("UploadPartCopy")
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("CompleteMultipartUpload", Close(carry_out=True), nth=1))
-        await it.bucket.copy(KEY, "copy")
-        assert stored(it, "copy") == LARGE
-        assert not it.server.uploads
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("CompleteMultipartUpload", Close(carry_out=True), nth=1))
+        await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") == LARGE
+        assert not harness.server.uploads
 
 
 @COPIES
 async def test_a_source_that_is_replaced_meanwhile_is_told(tmp_path: Path, copies: Any, operation: str) -> None:
     """The test's server does not know the condition, like Ceph RGW 16."""
     copies(operation)
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, Hook(before=replace), nth=1))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, Hook(before=replace), nth=1))
         with pytest.raises(errors.ObjectChangedError):
-            await it.bucket.copy(KEY, "copy")
-        assert stored(it, "copy") == (REVERSED if operation == "CopyObject" else None)
-        assert not it.server.uploads
-        assert all(call.headers["x-amz-copy-source-if-match"] for call in it.server.calls(operation))
+            await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") == (REVERSED if operation == "CopyObject" else None)
+        assert not harness.server.uploads
+        assert all(call.headers["x-amz-copy-source-if-match"] for call in harness.server.calls(operation))
 
 
 @COPIES
@@ -97,24 +97,24 @@ async def test_a_copy_that_fails_leaves_nothing(
     tmp_path: Path, copies: Any, operation: str, fault: Any, kind: type[errors.LfaError]
 ) -> None:
     copies(operation)
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, fault))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, fault))
         with pytest.raises(kind):
-            await it.bucket.copy(KEY, "copy")
-        assert stored(it, "copy") is None
-        assert not it.server.uploads
+            await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") is None
+        assert not harness.server.uploads
 
 
 @COPIES
 async def test_a_cancelled_copy_leaves_nothing(tmp_path: Path, copies: Any, operation: str) -> None:
     copies(operation)
-    async with scene(tmp_path) as it:
-        it.server.script(Fault(operation, Silence(), nth=1))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault(operation, Silence(), nth=1))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await it.bucket.copy(KEY, "copy")
-        assert stored(it, "copy") is None
-        assert not it.server.uploads
+                await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") is None
+        assert not harness.server.uploads
 
 
 # Many deletions
@@ -127,22 +127,22 @@ def deleted(*keys: str, errors: tuple[tuple[str, str], ...] = ()) -> bytes:
 
 
 async def test_two_thousand_and_one_are_deleted_in_three_requests(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         keys = [f"k{number}" for number in range(2001)]
         for key in keys:
-            it.server.put(BUCKET, key, b"")
-        it.server.script(Fault("DeleteObjects", Close(carry_out=True), nth=2))
-        assert await it.bucket.delete_many(keys) == {}
-        assert list(it.server.objects) == [(BUCKET, KEY)]
-        assert len(it.server.calls("DeleteObjects")) == 4
-        assert all("content-md5" in call.headers for call in it.server.calls("DeleteObjects"))
+            harness.server.put(BUCKET, key, b"")
+        harness.server.script(Fault("DeleteObjects", Close(carry_out=True), nth=2))
+        assert await harness.bucket.delete_many(keys) == {}
+        assert list(harness.server.objects) == [(BUCKET, KEY)]
+        assert len(harness.server.calls("DeleteObjects")) == 4
+        assert all("content-md5" in call.headers for call in harness.server.calls("DeleteObjects"))
 
 
 async def test_each_error_is_told(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         body = deleted("a", errors=(("b", "AccessDenied"), ("c", "InternalError")))
-        it.server.script(Fault("DeleteObjects", Status(200, body=body)))
-        failed = await it.bucket.delete_many(["a", "b", "c", "d"])
+        harness.server.script(Fault("DeleteObjects", Status(200, body=body)))
+        failed = await harness.bucket.delete_many(["a", "b", "c", "d"])
         assert {key: type(error) for key, error in failed.items()} == {
             "b": errors.AccessDeniedError,
             "c": errors.UnavailableError,
@@ -155,10 +155,10 @@ async def test_each_error_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>hotspot</html>", b"not XML"])
 async def test_a_web_page_deletes_nothing(tmp_path: Path, body: bytes) -> None:
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("DeleteObjects", Status(200, body=body)))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("DeleteObjects", Status(200, body=body)))
         try:
-            failed = await it.bucket.delete_many([KEY])
+            failed = await harness.bucket.delete_many([KEY])
         except errors.ProtocolError:
             return
         assert type(failed[KEY]) is errors.ProtocolError
@@ -176,9 +176,11 @@ def make_files(folder: Path, count: int = 30) -> dict[str, bytes]:
     return files
 
 
-def content(it: Scene, prefix: str) -> dict[str, bytes]:
+def content(harness: Harness, prefix: str) -> dict[str, bytes]:
     return {
-        key.removeprefix(prefix): found.data for (_, key), found in it.server.objects.items() if key.startswith(prefix)
+        key.removeprefix(prefix): found.data
+        for (_, key), found in harness.server.objects.items()
+        if key.startswith(prefix)
     }
 
 
@@ -204,31 +206,31 @@ PATIENT = dataclasses.replace(CONFIG, stall_timeout=0.6, retry_timeout=60, max_a
 @pytest.mark.parametrize("fault", [*LOST, Reset(request_byte=1000)], ids=repr)
 async def test_a_folder_goes_up_through_faults(files: Any, home: Path, fault: Any) -> None:
     folder, expected = files
-    async with scene(home, config=PATIENT) as it:
-        it.server.script(*(Fault("PutObject", fault, nth=number) for number in range(1, 31, 4)))
-        summary = await it.bucket.upload_folder(folder, "f", it.callback)
+    async with open_harness(home, config=PATIENT) as harness:
+        harness.server.script(*(Fault("PutObject", fault, nth=number) for number in range(1, 31, 4)))
+        summary = await harness.bucket.upload_folder(folder, "f", harness.callback)
         assert summary.transferred == 30
         assert not summary.failed
-        assert content(it, "f/") == expected
-        it.succeeded(summary.size)
-        it.check_counts()
+        assert content(harness, "f/") == expected
+        harness.succeeded(summary.size)
+        harness.check_counts()
 
 
 @pytest.mark.parametrize("fault", [*LOST, Close(response_byte=1000)], ids=repr)
 async def test_a_folder_comes_down_through_faults(files: Any, home: Path, fault: Any) -> None:
     _, expected = files
-    async with scene(home, config=PATIENT) as it:
+    async with open_harness(home, config=PATIENT) as harness:
         for name, data in expected.items():
-            it.server.put(BUCKET, f"f/{name}", data)
-        it.server.put(BUCKET, "f/large", LARGE)
-        it.server.script(*(Fault("GetObject", fault, nth=number) for number in range(1, 31, 4)))
+            harness.server.put(BUCKET, f"f/{name}", data)
+        harness.server.put(BUCKET, "f/large", LARGE)
+        harness.server.script(*(Fault("GetObject", fault, nth=number) for number in range(1, 31, 4)))
         there = home.parent / "there"
-        summary = await it.bucket.download_folder("f", there, it.callback)
+        summary = await harness.bucket.download_folder("f", there, harness.callback)
         assert summary.transferred == 31
         found = on_disk(there)
         assert found == expected | {"large": LARGE}
-        it.succeeded(summary.size)
-        it.check_counts(len(LARGE) + summary.size)
+        harness.succeeded(summary.size)
+        harness.check_counts(len(LARGE) + summary.size)
 
 
 async def test_one_file_that_is_refused_does_not_end_the_others(files: Any, home: Path) -> None:
@@ -237,14 +239,14 @@ async def test_one_file_that_is_refused_does_not_end_the_others(files: Any, home
     def is_one(seen: Seen) -> bool:
         return seen.key == "f/1/7"
 
-    async with scene(home) as it:
-        it.server.script(Fault("PutObject", Status(403, "AccessDenied"), where=is_one))
-        summary = await it.bucket.upload_folder(folder, "f")
+    async with open_harness(home) as harness:
+        harness.server.script(Fault("PutObject", Status(403, "AccessDenied"), where=is_one))
+        summary = await harness.bucket.upload_folder(folder, "f")
         assert {name: type(error) for name, error in summary.failed.items()} == {"1/7": errors.AccessDeniedError}
-        assert content(it, "f/").keys() == expected.keys() - {"1/7"}
-        it.server.script(Fault("GetObject", Status(403, "AccessDenied"), where=is_one))
-        it.server.put(BUCKET, "f/1/7", b"data")
-        summary = await it.bucket.download_folder("f", home.parent / "there")
+        assert content(harness, "f/").keys() == expected.keys() - {"1/7"}
+        harness.server.script(Fault("GetObject", Status(403, "AccessDenied"), where=is_one))
+        harness.server.put(BUCKET, "f/1/7", b"data")
+        summary = await harness.bucket.download_folder("f", home.parent / "there")
         assert summary.failed.keys() == {"1/7"}
         assert summary.transferred == 29
 
@@ -261,31 +263,33 @@ async def test_one_file_that_is_refused_does_not_end_the_others(files: Any, home
 )
 async def test_what_concerns_all_files_ends_it(files: Any, home: Path, fault: Any, kind: type[errors.LfaError]) -> None:
     folder, expected = files
-    async with scene(home) as it:
-        it.server.script(Fault("PutObject", fault, nth=11, times=10**6))
+    async with open_harness(home) as harness:
+        harness.server.script(Fault("PutObject", fault, nth=11, times=10**6))
         with pytest.raises(kind):
-            await it.bucket.upload_folder(folder, "f", max_files=4)
-        assert len(it.server.calls("PutObject")) < 10 + 5 * 4
-        it.server.script()
-        summary = await it.bucket.upload_folder(folder, "f")
+            await harness.bucket.upload_folder(folder, "f", max_files=4)
+        assert len(harness.server.calls("PutObject")) < 10 + 5 * 4
+        harness.server.script()
+        summary = await harness.bucket.upload_folder(folder, "f")
         assert summary.skipped >= 9, "it goes on with what is not there yet"
-        assert content(it, "f/") == expected
+        assert content(harness, "f/") == expected
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
 async def test_a_cancelled_folder_leaves_nothing_half(files: Any, home: Path, verb: str) -> None:
     folder, expected = files
-    async with scene(home) as it:
+    async with open_harness(home) as harness:
         for name, data in expected.items() if verb == "down" else ():
-            it.server.put(BUCKET, f"f/{name}", data)
-        it.server.script(Fault("PutObject", Silence(), nth=8), Fault("GetObject", Silence(response_byte=100), nth=8))
+            harness.server.put(BUCKET, f"f/{name}", data)
+        harness.server.script(
+            Fault("PutObject", Silence(), nth=8), Fault("GetObject", Silence(response_byte=100), nth=8)
+        )
         there = home.parent / "there"
-        work = it.bucket.upload_folder(folder, "f") if verb == "up" else it.bucket.download_folder("f", there)
+        work = harness.bucket.upload_folder(folder, "f") if verb == "up" else harness.bucket.download_folder("f", there)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.5):
                 await work
         if verb == "up":
-            assert content(it, "f/").items() <= expected.items()
+            assert content(harness, "f/").items() <= expected.items()
         else:
             found = on_disk(there)
             assert found.items() <= expected.items()
@@ -296,11 +300,11 @@ async def test_many_files_hold_no_more_memory_than_one_upload(home: Path) -> Non
     folder.mkdir()
     for number in range(8):
         (folder / str(number)).write_bytes(bytes([number]) * (MiB - 1))
-    async with scene(home) as it:
-        with it.bounded_upload():
-            await it.bucket.upload_folder(folder, "f", max_files=40)
-        assert len(content(it, "f/")) == 8
-        assert it.server.peak_requests <= 4, "of 1 MiB each, where an upload may hold 3.75"
+    async with open_harness(home) as harness:
+        with harness.bounded_upload():
+            await harness.bucket.upload_folder(folder, "f", max_files=40)
+        assert len(content(harness, "f/")) == 8
+        assert harness.server.peak_requests <= 4, "of 1 MiB each, where an upload may hold 3.75"
 
 
 async def test_a_callback_that_raises_ends_it(files: Any, home: Path) -> None:
@@ -309,6 +313,6 @@ async def test_a_callback_that_raises_ends_it(files: Any, home: Path) -> None:
     def fail(_: int) -> None:
         raise ZeroDivisionError
 
-    async with scene(home) as it:
+    async with open_harness(home) as harness:
         with pytest.raises(ZeroDivisionError):
-            await it.bucket.upload_folder(folder, "f", fail)
+            await harness.bucket.upload_folder(folder, "f", fail)

@@ -13,9 +13,9 @@ import pytest
 from lsst_lfa.errors import LfaError
 
 from .guide import ELSEWHERE, GUIDE, with_table
+from .harness import BUCKET, CONFIG, KEY, Harness, open_harness
 from .hosts import Trap
 from .matrix import LIST, ROWS, STALE, Row, Step
-from .scene import BUCKET, CONFIG, KEY, Scene, scene
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,36 +37,36 @@ async def test_row(row: Row, step: Step, tmp_path: Path, caplog: pytest.LogCaptu
         forbidden = stack.enter_context(Trap())
         host = stack.enter_context(row.host()) if row.host is not None else None
         endpoint_url = host.endpoint_url if host is not None else None
-        it = await stack.enter_async_context(
-            scene(tmp_path, endpoint_url=endpoint_url, tampers=row.tampers, config=config)
+        harness = await stack.enter_async_context(
+            open_harness(tmp_path, endpoint_url=endpoint_url, tampers=row.tampers, config=config)
         )
-        it.server.script(row.script(step, forbidden.endpoint_url))
-        seconds, error = await play(row, step, it)
+        harness.server.script(row.script(step, forbidden.endpoint_url))
+        seconds, error = await play(row, step, harness)
         assert type(error) is (row.raises or type(None)), error
         assert seconds < row.within.seconds(config) + config.cleanup_timeout * row.asks(step) + NOISE
         if isinstance(error, LfaError):
             check_words(row, step, str(error))
-        it.check_counts()
-        it.check_folder(it.destination.read_bytes())
-        await check_uploads(row, it, caplog.text)
+        harness.check_counts()
+        harness.check_folder(harness.destination.read_bytes())
+        await check_uploads(row, harness, caplog.text)
         assert not any(forbidden.heard)
 
 
-async def play(row: Row, step: Step, it: Scene) -> tuple[float, BaseException | None]:
+async def play(row: Row, step: Step, harness: Harness) -> tuple[float, BaseException | None]:
     """Let the user do it; return the seconds it took, from the interruption on if there is one, and its error."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     if row.interrupted is None:
-        error = await outcome(step.act(it))
+        error = await outcome(step.act(harness))
         return loop.time() - began, error
     limit = asyncio.timeout(None)
 
     async def user() -> None:
         async with limit:
-            await step.act(it)
+            await step.act(harness)
 
     task = asyncio.create_task(user())
-    while not it.server.calls(step.operation):
+    while not harness.server.calls(step.operation):
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     began = loop.time()
@@ -95,15 +95,15 @@ def check_words(row: Row, step: Step, message: str) -> None:
     assert row.says in message
 
 
-async def check_uploads(row: Row, it: Scene, log: str) -> None:
+async def check_uploads(row: Row, harness: Harness, log: str) -> None:
     """Assert that no multipart upload is left, but for those that are known to be."""
     if row.left == "stale":
-        assert len(it.server.uploads) == 1
-        assert await it.bucket.abort_stale_uploads(-5) == 1
+        assert len(harness.server.uploads) == 1
+        assert await harness.bucket.abort_stale_uploads(-5) == 1
     if row.left == "logged":
-        assert all(upload_id in log for upload_id in it.server.uploads)
+        assert all(upload_id in log for upload_id in harness.server.uploads)
         return
-    assert not it.server.uploads
+    assert not harness.server.uploads
 
 
 def test_the_guide_has_the_table() -> None:

@@ -18,7 +18,7 @@ from lsst_lfa import TransferConfig, errors
 from lsst_lfa._transfer.concurrency import in_thread
 
 from . import Action, Fault, Reset, Silence, Status
-from .scene import BUCKET, CONFIG, KEY, MiB, descriptors
+from .harness import BUCKET, CONFIG, KEY, MiB, descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

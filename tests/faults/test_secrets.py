@@ -15,7 +15,7 @@ import pytest
 from lsst_lfa import AsyncS3Bucket, LfaError, MockS3Server, S3Session, download_url
 
 from . import Fault, FaultyS3Server, RefusingHost, Reset, Silence, Status, Trap
-from .scene import BUCKET, CONFIG, KEY, LARGE, MiB, nothing_left
+from .harness import BUCKET, CONFIG, KEY, LARGE, MiB, nothing_left
 from .wire import Listener
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def test_canaries(
 
 
 class Garbage(Listener):
-    """Answers with what is not HTTP."""
+    """Responds with what is not HTTP."""
 
     async def serve(self, connection: Connection) -> None:
         while await connection.read_head():
@@ -132,7 +132,7 @@ async def test_presigned_urls_are_secrets(caplog: pytest.LogCaptureFixture) -> N
             await error_of(download_url(f"{host.endpoint_url}{path}", config=IMPATIENT)) for host in (garbage, refusing)
         ]
     assert len({type(error) for error in shown}) == 8
-    # But not of whom shows the server's answer as it came.
+    # But not of whom shows the server's response as it came.
     logged = [record for record in caplog.records if record.name != "botocore.parsers"]
     assert logged
     assert not [record for record in logged if "CANARY" in logging.Formatter().format(record)]

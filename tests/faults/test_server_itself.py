@@ -14,8 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from . import Fault, FaultyS3Server, Silence
+from .harness import descriptors
 from .plain import DATA, HERE, code, plain_client, read, say
-from .scene import descriptors
 
 SECOND = slice(1000, 2000)
 

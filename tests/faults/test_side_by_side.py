@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import Close, Fault, Reset
-from .scene import BUCKET, CONFIG, LARGE, MiB
+from .harness import BUCKET, CONFIG, LARGE, MiB
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from lsst_lfa import LfaError
 
 from . import Close, Corrupt, Fault, Reset, SendSlowly, Silence, Status, WrongContentRange
-from .scene import BUCKET, CONFIG, LARGE, MiB, descriptors, scene
+from .harness import BUCKET, CONFIG, LARGE, MiB, descriptors, open_harness
 
 if TYPE_CHECKING:
     from lsst_lfa import AsyncS3Bucket
 
     from .actions import Action
-    from .scene import Scene
+    from .harness import Harness
 
 SECONDS = float(os.environ.get("LSST_LFA_SOAK", "2"))
 WORKERS = 6
@@ -103,36 +103,36 @@ class Worker:
             del self.doubtful[key]
 
 
-async def stir(it: Scene, end: float) -> None:
+async def stir(harness: Harness, end: float) -> None:
     """Change the server's script every so often, and leave it in peace now and then."""
     chance = random.Random(0)
     while time.monotonic() < end:
         faults = [Fault("*", action, nth=chance.randrange(1, 40)) for action in chance.sample(ACTIONS, 4)]
-        it.server.script(*faults)
-        it.server.seen.clear()
+        harness.server.script(*faults)
+        harness.server.seen.clear()
         await asyncio.sleep(0.25)
-    it.server.script()
+    harness.server.script()
 
 
 async def test_soak(tmp_path: Path) -> None:
     config = replace(CONFIG, stall_timeout=0.5, verify_etag=True)
     marks: list[tuple[int, int]] = []
-    async with scene(tmp_path, config=config) as it:
-        workers = [Worker(number, it.bucket, tmp_path) for number in range(WORKERS)]
+    async with open_harness(tmp_path, config=config) as harness:
+        workers = [Worker(number, harness.bucket, tmp_path) for number in range(WORKERS)]
         for _ in range(4):
             end = time.monotonic() + SECONDS / 4
-            await asyncio.gather(stir(it, end), *(worker.work_until(end) for worker in workers))
+            await asyncio.gather(stir(harness, end), *(worker.work_until(end) for worker in workers))
             gc.collect()
             # What the server and the workers keep is in this process too.
-            kept = sum(each.size for each in it.server.objects.values())
+            kept = sum(each.size for each in harness.server.objects.values())
             kept += sum(len(data) for each in workers for data in (*each.stored.values(), *each.doubtful.values()))
             marks.append(((resident() - kept) // MiB, len(descriptors())))
         for worker in workers:
             for key, data in worker.stored.items():
-                assert it.server.objects[BUCKET, key].data == data
+                assert harness.server.objects[BUCKET, key].data == data
         done, failed = sum(worker.done for worker in workers), sum(worker.failed for worker in workers)
-        await it.bucket.abort_stale_uploads(-5)  # of Creates whose answer was lost
-        assert not it.server.uploads
+        await harness.bucket.abort_stale_uploads(-5)  # of Creates whose response was lost
+        assert not harness.server.uploads
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".lfa-")] == []
     print(f"\n{SECONDS:.0f} s: {done} transfers done, {failed} failed as they should")
     print(f"MiB of memory, and descriptors, by quarter: {marks}")

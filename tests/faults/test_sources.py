@@ -13,7 +13,7 @@ from lsst_lfa._transfer.sources import open_source
 from lsst_lfa.errors import SourceChangedError
 
 from . import Fault, Hook
-from .scene import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, memory_within, nothing_left, scene
+from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, SMALL, memory_within, nothing_left, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,13 +63,13 @@ async def test_a_file_changes(tmp_path: Path, tmp_path_factory: pytest.TempPathF
     path = tmp_path_factory.mktemp("source") / "source"
     path.write_bytes(PARTS)
     size = len(PARTS) + 1 if change == "grows" else len(PARTS) - 1
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: os.truncate(path, size))))
-        with pytest.raises(SourceChangedError, match="it changed while it was read"), it.bounded_upload():
-            await it.bucket.upload(path, KEY, it.callback)
-        assert not it.server.uploads
-        assert it.stored() == LARGE
-        it.check_counts(len(PARTS))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: os.truncate(path, size))))
+        with pytest.raises(SourceChangedError, match="it changed while it was read"), harness.bounded_upload():
+            await harness.bucket.upload(path, KEY, harness.callback)
+        assert not harness.server.uploads
+        assert harness.stored() == LARGE
+        harness.check_counts(len(PARTS))
 
 
 async def test_a_file_is_replaced(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -77,12 +77,12 @@ async def test_a_file_is_replaced(tmp_path: Path, tmp_path_factory: pytest.TempP
     path, other = folder / "source", folder / "other"
     path.write_bytes(PARTS)
     other.write_bytes(PARTS[::-1] + b"more")
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: other.replace(path))))
-        with it.bounded_upload():
-            await it.bucket.upload(path, KEY, it.callback)
-        assert it.stored() == PARTS
-        assert sum(it.counts) == len(PARTS)
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: other.replace(path))))
+        with harness.bounded_upload():
+            await harness.bucket.upload(path, KEY, harness.callback)
+        assert harness.stored() == PARTS
+        assert sum(harness.counts) == len(PARTS)
 
 
 @pytest.mark.parametrize(
@@ -100,25 +100,25 @@ async def test_a_file_is_replaced(tmp_path: Path, tmp_path_factory: pytest.TempP
 async def test_a_file_object_fails(tmp_path: Path, fault: Any, raised: type[Exception], words: str) -> None:
     file = Custom(PARTS, fault=fault if fault is not None else bytearray())
     file.seek(7)
-    async with scene(tmp_path) as it:
-        with pytest.raises(raised, match=words) as caught, it.bounded_upload():
-            await it.bucket.upload(file, KEY, it.callback)
+    async with open_harness(tmp_path) as harness:
+        with pytest.raises(raised, match=words) as caught, harness.bounded_upload():
+            await harness.bucket.upload(file, KEY, harness.callback)
         if not isinstance(caught.value, SourceChangedError):
             assert BUCKET in caught.value.__notes__[0]
             assert KEY in caught.value.__notes__[0]
         assert file.tell() == 7  # to be tried again
         assert not file.closed
-        assert not it.server.uploads
-        assert it.stored() == LARGE
-        it.check_counts(len(PARTS))
+        assert not harness.server.uploads
+        assert harness.stored() == LARGE
+        harness.check_counts(len(PARTS))
 
 
 async def test_a_file_object_gives_little_at_a_time(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
-        with it.bounded_upload():
-            await it.bucket.upload(Custom(LARGE, most=100_001), KEY, it.callback)
-        assert it.stored() == LARGE
-        assert sum(it.counts) == len(LARGE)
+    async with open_harness(tmp_path) as harness:
+        with harness.bounded_upload():
+            await harness.bucket.upload(Custom(LARGE, most=100_001), KEY, harness.callback)
+        assert harness.stored() == LARGE
+        assert sum(harness.counts) == len(LARGE)
 
 
 async def test_an_iterator_raises(tmp_path: Path) -> None:
@@ -132,28 +132,28 @@ async def test_an_iterator_raises(tmp_path: Path) -> None:
         finally:
             closed = True
 
-    async with scene(tmp_path) as it:
-        it.server.put(BUCKET, KEY, OLD)
-        with pytest.raises(ValueError, match="boom"), it.bounded_upload():
-            await it.bucket.upload(source(), KEY, it.callback)
+    async with open_harness(tmp_path) as harness:
+        harness.server.put(BUCKET, KEY, OLD)
+        with pytest.raises(ValueError, match="boom"), harness.bounded_upload():
+            await harness.bucket.upload(source(), KEY, harness.callback)
         assert closed
-        assert not it.server.uploads
-        assert it.stored() == OLD
+        assert not harness.server.uploads
+        assert harness.stored() == OLD
 
 
 async def test_the_same_object_again_after_a_failure(tmp_path: Path) -> None:
     file = io.BytesIO(b"header" + SMALL)
     file.seek(6)
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
 
         def fail(count: int) -> None:
             raise ValueError("boom")
 
         with pytest.raises(ValueError, match="boom"):
-            await it.bucket.upload(file, KEY, fail)
-        await it.bucket.upload(file, KEY, it.callback)
-        assert it.stored() == SMALL
-        assert sum(it.counts) == len(SMALL)
+            await harness.bucket.upload(file, KEY, fail)
+        await harness.bucket.upload(file, KEY, harness.callback)
+        assert harness.stored() == SMALL
+        assert sum(harness.counts) == len(SMALL)
 
 
 async def test_a_file_is_closed_whenever_its_opening_is_cancelled(tmp_path: Path) -> None:
@@ -181,23 +181,23 @@ async def test_what_a_source_raises_is_the_sources(tmp_path: Path, kind: str, fa
         yield PARTS
         raise fault
 
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         source = Custom(PARTS, fault=fault) if kind == "file" else iterator()
         with pytest.raises(type(fault)) as caught:
-            await it.bucket.upload(source, KEY)
+            await harness.bucket.upload(source, KEY)
         assert caught.value is fault
         assert KEY in fault.__notes__[0]
-        assert len(it.server.calls("CreateMultipartUpload")) <= 1
-        assert not it.server.uploads
+        assert len(harness.server.calls("CreateMultipartUpload")) <= 1
+        assert not harness.server.uploads
 
 
 async def test_small_reads_are_joined(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         for source in (Custom(SMALL, most=16), _sips(SMALL)):
             with memory_within(4 * len(SMALL)):
-                await it.bucket.upload(source, KEY, it.callback)
-            assert it.stored() == SMALL
-        assert sum(it.counts) == 2 * len(SMALL)
+                await harness.bucket.upload(source, KEY, harness.callback)
+            assert harness.stored() == SMALL
+        assert sum(harness.counts) == 2 * len(SMALL)
 
 
 async def _sips(data: bytes) -> AsyncIterator[bytes]:

@@ -21,12 +21,12 @@ from aiofiles.threadpool.binary import AsyncBufferedReader
 from lsst_lfa._transfer.concurrency import in_thread, threads
 
 from . import Fault, Hook, Reset
-from .scene import BUCKET, KEY, LARGE, OLD, SMALL, descriptors, scene
+from .harness import BUCKET, KEY, LARGE, OLD, SMALL, descriptors, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from .scene import Scene
+    from .harness import Harness
 
 SOON = 10.0
 
@@ -80,27 +80,27 @@ async def test_a_default_executor_full_of_jobs_that_wait_for_uploads(
     path = tmp_path_factory.mktemp("source") / "source"
     path.write_bytes(SMALL)
     loop = asyncio.get_running_loop()
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with small_default_executor():
             async with opened(kind, path) as first, opened(kind, path) as second:
                 sources = [first, second, SMALL, SMALL]
 
                 def wait_for(number: int) -> str:
-                    upload = it.bucket.upload(sources[number], f"{number}")
+                    upload = harness.bucket.upload(sources[number], f"{number}")
                     return asyncio.run_coroutine_threadsafe(upload, loop).result(SOON)
 
                 await asyncio.gather(*(asyncio.to_thread(wait_for, number) for number in range(4)))
-                assert {it.server.objects[BUCKET, f"{number}"].data for number in range(4)} == {SMALL}
+                assert {harness.server.objects[BUCKET, f"{number}"].data for number in range(4)} == {SMALL}
 
 
 async def test_a_default_executor_full_of_jobs_that_wait_for_downloads(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with small_default_executor():
 
             async def both() -> bytes:
-                await it.bucket.download(KEY)
-                return (await it.bucket.download_file(KEY, it.destination)).read_bytes()
+                await harness.bucket.download(KEY)
+                return (await harness.bucket.download_file(KEY, harness.destination)).read_bytes()
 
             def wait() -> bytes:
                 return asyncio.run_coroutine_threadsafe(both(), loop).result(SOON)
@@ -121,12 +121,12 @@ async def test_a_file_of_aiofiles_whose_inside_is_hidden_is_read_by_its_methods(
                 raise AttributeError(name)
             return super().__getattribute__(name)
 
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with path.open("rb") as file:
             hidden = Hidden(file, None, None)
             await hidden.seek(6)
-            await it.bucket.upload(hidden, "k")
-        assert it.server.objects[BUCKET, "k"].data == LARGE
+            await harness.bucket.upload(hidden, "k")
+        assert harness.server.objects[BUCKET, "k"].data == LARGE
 
 
 class Gate:
@@ -154,10 +154,10 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def temporary_files(it: Scene) -> list[str]:
+def temporary_files(harness: Harness) -> list[str]:
     """Return what is open, or lies, in the folder of the downloads, besides the destination."""
-    named = [path.name for path in it.folder.iterdir() if path != it.destination]
-    return named + [target for target in descriptors().values() if target.startswith(str(it.folder))]
+    named = [path.name for path in harness.folder.iterdir() if path != harness.destination]
+    return named + [target for target in descriptors().values() if target.startswith(str(harness.folder))]
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["without a name", "with a name"])
@@ -167,37 +167,37 @@ async def test_a_slow_write_goes_to_its_own_file_however_late(
     if named:
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     others = tmp_path_factory.mktemp("others")
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         gate = Gate(monkeypatch, "pwrite")
-        task = asyncio.create_task(it.bucket.download_file(KEY, it.destination))
+        task = asyncio.create_task(harness.bucket.download_file(KEY, harness.destination))
         await gate.reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         files = [(others / f"{number}").open("wb+") for number in range(20)]  # the next numbers
         gate.open.set()
-        await until(lambda: bool(gate.targets) and not temporary_files(it))
+        await until(lambda: bool(gate.targets) and not temporary_files(harness))
         assert all(target.startswith(str(tmp_path)) for target in gate.targets)
         for file in files:
             file.close()
             assert Path(file.name).stat().st_size == 0
-        it.check_folder(OLD)
+        harness.check_folder(OLD)
 
 
 async def test_a_slow_commit_that_was_cancelled_replaces_nothing_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         gate = Gate(monkeypatch, "fsync")
-        task = asyncio.create_task(it.bucket.download_file(KEY, it.destination))
+        task = asyncio.create_task(harness.bucket.download_file(KEY, harness.destination))
         await gate.reached.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        it.destination.write_bytes(b"what was put there since")
+        harness.destination.write_bytes(b"what was put there since")
         gate.open.set()
-        await until(lambda: not temporary_files(it))
-        it.check_folder(b"what was put there since")
+        await until(lambda: not temporary_files(harness))
+        harness.check_folder(b"what was put there since")
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["without a name", "with a name"])
@@ -214,13 +214,13 @@ async def test_threads_that_are_busy_leave_no_temporary_file(
         while len(jobs) < 40:
             jobs.append(asyncio.create_task(in_thread(free.wait, SOON, executor=threads("disk"))))
 
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         if when == "before it is made":
             make_busy()
         else:
-            it.server.script(Fault("GetObject", Hook(before=make_busy)))
+            harness.server.script(Fault("GetObject", Hook(before=make_busy)))
         await asyncio.sleep(0)
-        task = asyncio.create_task(it.bucket.download_file(KEY, it.destination))
+        task = asyncio.create_task(harness.bucket.download_file(KEY, harness.destination))
         await asyncio.sleep(0.3)
         task.cancel()
         began = time.monotonic()
@@ -229,22 +229,23 @@ async def test_threads_that_are_busy_leave_no_temporary_file(
         assert time.monotonic() - began < 5
         free.set()
         await asyncio.gather(*jobs)
-        await until(lambda: not temporary_files(it))
-        it.check_folder(OLD)
+        await until(lambda: not temporary_files(harness))
+        harness.check_folder(OLD)
 
 
 async def test_a_disk_that_hangs_keeps_nobody_from_uploading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         gate = Gate(monkeypatch, "pwrite")
         for number in range(9):
-            it.server.put(BUCKET, f"{number}", LARGE)
+            harness.server.put(BUCKET, f"{number}", LARGE)
         downloads = [
-            asyncio.create_task(it.bucket.download_file(f"{number}", tmp_path / f"{number}")) for number in range(9)
+            asyncio.create_task(harness.bucket.download_file(f"{number}", tmp_path / f"{number}"))
+            for number in range(9)
         ]
         await gate.reached.wait()
         await asyncio.sleep(0.2)
         async with asyncio.timeout(SOON / 2):
-            await it.bucket.upload(LARGE, "k")
+            await harness.bucket.upload(LARGE, "k")
         gate.open.set()
         for path in await asyncio.gather(*downloads):
             path.unlink()
@@ -265,22 +266,22 @@ def silent_pipes(count: int) -> Iterator[list[io.BufferedReader]]:
 
 
 async def test_pipes_that_are_silent_keep_nobody_from_uploading(tmp_path: Path) -> None:
-    async with scene(tmp_path) as it:
+    async with open_harness(tmp_path) as harness:
         with silent_pipes(20) as pipes:
-            tasks = [asyncio.create_task(it.bucket.upload(pipe, "pipe")) for pipe in pipes]
+            tasks = [asyncio.create_task(harness.bucket.upload(pipe, "pipe")) for pipe in pipes]
             await asyncio.sleep(0.1)
             async with asyncio.timeout(SOON):
-                await it.bucket.upload(it.destination, "path")
-                with it.destination.open("rb") as file:
-                    await it.bucket.upload(file, "file")
-                await it.bucket.upload(LARGE, "bytes")
-                await it.bucket.download_file("bytes", it.destination)
+                await harness.bucket.upload(harness.destination, "path")
+                with harness.destination.open("rb") as file:
+                    await harness.bucket.upload(file, "file")
+                await harness.bucket.upload(LARGE, "bytes")
+                await harness.bucket.download_file("bytes", harness.destination)
             for task in tasks:
                 task.cancel()
             async with asyncio.timeout(SOON):
                 await asyncio.wait(tasks)
             assert all(task.cancelled() for task in tasks)
-        assert (BUCKET, "pipe") not in it.server.objects
+        assert (BUCKET, "pipe") not in harness.server.objects
         await until(lambda: not any(thread.name == "lsst_lfa-source" for thread in threading.enumerate()))
 
 
@@ -301,8 +302,8 @@ class Hanging(io.BytesIO):
 async def test_a_file_that_hangs_is_left_behind_and_gets_its_position_back_later(tmp_path: Path) -> None:
     file = Hanging(b"header" + SMALL)
     file.seek(6)
-    async with scene(tmp_path) as it:
-        task = asyncio.create_task(it.bucket.upload(file, KEY))
+    async with open_harness(tmp_path) as harness:
+        task = asyncio.create_task(harness.bucket.upload(file, KEY))
         await asyncio.to_thread(file.reading.wait, SOON)
         task.cancel()
         began = time.monotonic()
@@ -319,15 +320,15 @@ async def test_what_went_wrong_is_told_though_the_file_was_closed_meanwhile(tmp_
         pass
 
     file = Own(SMALL)
-    async with scene(tmp_path) as it:
-        it.server.script(Fault("PutObject", Hook(before=lambda _: file.close())), Fault("PutObject", Reset()))
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("PutObject", Hook(before=lambda _: file.close())), Fault("PutObject", Reset()))
 
         def fail(_: int) -> None:
             file.close()
             raise LookupError("the callback's own")
 
         with pytest.raises(LookupError, match="own") as caught:
-            await it.bucket.upload(file, KEY, fail)
+            await harness.bucket.upload(file, KEY, fail)
         assert "position could not be restored" in "".join(caught.value.__notes__)
 
 

@@ -13,13 +13,13 @@ import pytest
 from lsst_lfa import LfaError
 
 from . import Action, Fault
-from .scene import BUCKET, CONFIG, KEY, LARGE, scene
+from .harness import BUCKET, CONFIG, KEY, LARGE, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from .messages import Answer, Request
+    from .messages import Request, Response
     from .server import Exchange
 
     Lie = Callable[[int, Request], bytes]
@@ -37,7 +37,7 @@ class Tell(Action):
     lie: Lie
     number: int = 0
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         self.number += 1
         await exchange.connection.write(self.lie(self.number, exchange.request))
         exchange.connection.close_sending()
@@ -120,16 +120,16 @@ LAPSES: dict[str, Lie] = {
 }
 
 
-async def _download(it: Any) -> bytes:
-    return bytes((await it.bucket.download(KEY)).getvalue())
+async def _download(harness: Any) -> bytes:
+    return bytes((await harness.bucket.download(KEY)).getvalue())
 
 
-async def _download_file(it: Any) -> bytes:
-    return bytes((await it.bucket.download_file(KEY, it.destination)).read_bytes())
+async def _download_file(harness: Any) -> bytes:
+    return bytes((await harness.bucket.download_file(KEY, harness.destination)).read_bytes())
 
 
-async def _stream(it: Any) -> bytes:
-    return b"".join([chunk async for chunk in it.bucket.stream(KEY)])
+async def _stream(harness: Any) -> bytes:
+    return b"".join([chunk async for chunk in harness.bucket.stream(KEY)])
 
 
 VERBS = [_download, _download_file, _stream]
@@ -138,24 +138,24 @@ VERBS = [_download, _download_file, _stream]
 @pytest.mark.parametrize("get", VERBS)
 @pytest.mark.parametrize("lie", LIES)
 async def test_a_lie_is_an_error(tmp_path: Path, get: Any, lie: str) -> None:
-    async with scene(tmp_path, config=IMPATIENT) as it:
-        it.server.script(Fault("GetObject", Tell(LIES[lie])))
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
+        harness.server.script(Fault("GetObject", Tell(LIES[lie])))
         with pytest.raises(LfaError):
-            await get(it)
+            await get(harness)
 
 
 @pytest.mark.parametrize("get", VERBS)
 @pytest.mark.parametrize("lapse", LAPSES)
 async def test_a_lapse_is_made_good(tmp_path: Path, get: Any, lapse: str) -> None:
-    async with scene(tmp_path, config=IMPATIENT) as it:
-        it.server.script(Fault("GetObject", Tell(LAPSES[lapse])))
-        assert await get(it) == LARGE
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
+        harness.server.script(Fault("GetObject", Tell(LAPSES[lapse])))
+        assert await get(harness) == LARGE
 
 
 async def test_what_is_stored_compressed_comes_as_it_is(tmp_path: Path) -> None:
-    async with scene(tmp_path, config=IMPATIENT) as it:
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
         data = gzip.compress(LARGE)
-        await it.bucket.upload(data, KEY, extra_args={"ContentEncoding": "gzip"})
-        assert it.server.objects[BUCKET, KEY].headers["content-encoding"] == "gzip"
+        await harness.bucket.upload(data, KEY, extra_args={"ContentEncoding": "gzip"})
+        assert harness.server.objects[BUCKET, KEY].headers["content-encoding"] == "gzip"
         for get in VERBS:
-            assert await get(it) == data
+            assert await get(harness) == data

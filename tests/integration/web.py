@@ -27,8 +27,8 @@ def _ask(request: Request, ca_file: str | None) -> tuple[int, bytes]:
         # Else urllib calls it a form; the signature says nothing of a type.
         request.add_header("Content-Type", "application/octet-stream")
     try:
-        with opener.open(request, timeout=20) as answer:
-            return answer.status, answer.read()
+        with opener.open(request, timeout=20) as response:
+            return response.status, response.read()
     except HTTPError as error:
         with error:
             return error.code, error.read()

@@ -63,7 +63,7 @@ def main() -> int:
     threading.Thread(target=kill_when_abandoned, args=(child.pid,), daemon=True).start()
     # The command is reaped here, so that no zombie is left where nobody adopts orphans, as in a container.
     status = child.wait()
-    # Workers outlive a main process that is killed, and go on to answer requests.
+    # Workers outlive a main process that is killed, and go on serving requests.
     signal_group(child.pid, signal.SIGKILL)
     return status
 

@@ -65,7 +65,7 @@ class S3Server(ABC):
         self.folder = folder
         self.tls = tls
         self.ca_file = str(tls.ca) if tls else None
-        # In the order in which they were started. The last one answers S3 requests; all of them must run meanwhile.
+        # In the order in which they were started. The last one serves S3 requests; all of them must run meanwhile.
         self._daemons: list[Daemon] = []
 
     def __enter__(self) -> Self:
@@ -99,11 +99,11 @@ class S3Server(ABC):
         shutil.rmtree(self._data, ignore_errors=True)
 
     def kill(self) -> None:
-        """End the process that answers S3 requests, as ``kill -9`` does. The data stay."""
+        """End the process that serves S3 requests, as ``kill -9`` does. The data stay."""
         self._daemons.pop().kill()
 
     def restart(self) -> None:
-        """Start what `kill` has ended, on the same ports, and return when it answers."""
+        """Start what `kill` has ended, on the same ports, and return when it responds."""
         self._serve()
         self._await(self._exercise, self.version, https=self.tls is not None)
 
@@ -112,12 +112,12 @@ class S3Server(ABC):
         return self.folder / "data"
 
     def _prepare(self) -> None:
-        """Prepare what must be there before the process that answers S3 requests."""
+        """Prepare what must be there before the process that serves S3 requests."""
         self._data.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
     def _serve(self) -> None:
-        """Start what answers S3 requests, without waiting for it."""
+        """Start what serves S3 requests, without waiting for it."""
 
     def add_user(self, uid: str, tenant: str | None = None) -> Credentials:
         """Make one more user, to whom nothing of the first user's is open.

@@ -53,7 +53,7 @@ def plain_client(endpoint_url: str, credentials: Credentials, ca_file: str | Non
         verify=ca_file,
         config=Config(
             connect_timeout=5,
-            # Longer than the slowest first answer of a server: the pools of a fresh RGW are made on demand.
+            # Longer than the slowest first response of a server: the pools of a fresh RGW are made on demand.
             read_timeout=60,
             proxies={},
             s3={"addressing_style": "path"},

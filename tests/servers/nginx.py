@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["NginxProxy"]
 
 # The settings of Kubernetes' ingress-nginx where they matter to a client: a request is read to its end before it goes
-# on to the server, an answer is passed on as it comes; HTTP/1.1 to the server, Host and URI as the client signed them
+# on to the server, a response is passed on as it comes; HTTP/1.1 to the server, Host and URI as the client signed them
 # (a proxy_pass without a path of its own leaves the URI alone).
 _CONFIGURATION = """\
 daemon off;
@@ -79,7 +79,7 @@ class NginxProxy(S3Server):
     tls : `TlsFiles`
         See `S3Server`.
     max_body_bytes : `int`
-        The largest request body; a larger one is answered with 413. The observatory has 1024 MiB.
+        The largest request body; a larger one is refused with 413. The observatory has 1024 MiB.
 
     Raises
     ------

@@ -129,7 +129,7 @@ def wait_until(ready: Callable[[], bool], what: str, *, seconds: float, daemons:
         if not dead and ready():
             return
         if dead or time.monotonic() > total_timeout:
-            fault = f"{dead[0].name} ended with status {dead[0].status}" if dead else f"no answer in {seconds:g} s"
+            fault = f"{dead[0].name} ended with status {dead[0].status}" if dead else f"no response in {seconds:g} s"
             logs = "\n".join(daemon.log_tail() for daemon in dead or daemons)
             message = f"{what} did not come up: {fault}\n{logs}"
             raise ServerStartError(message)

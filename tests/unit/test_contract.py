@@ -275,7 +275,7 @@ async def test_exists_raises_where_it_cannot_know(session: S3Session) -> None:
             await nowhere.bucket("test", config=config).exists("k")
 
 
-async def test_errors_are_client_errors_with_the_answer(bucket: AsyncS3Bucket) -> None:
+async def test_errors_are_client_errors_with_the_response(bucket: AsyncS3Bucket) -> None:
     with pytest.raises(ClientError) as caught:
         await bucket.download("missing/key")
     error = caught.value
@@ -342,8 +342,8 @@ async def test_a_callback_that_cannot_be_called_is_a_type_error(bucket: AsyncS3B
 
 async def open_uploads(bucket: AsyncS3Bucket) -> list[Any]:
     async with bucket._borrow("list", None) as client:
-        answer = await client.call("list_multipart_uploads")
-    return list(answer.get("Uploads", []))
+        response = await client.call("list_multipart_uploads")
+    return list(response.get("Uploads", []))
 
 
 # Refused before anything is sent
@@ -514,10 +514,10 @@ async def test_presigned_urls_work_without_credentials(bucket: AsyncS3Bucket) ->
     url = await bucket.presigned_url("a b", expires=60)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
     writer.write(f"GET /{url.split('/', 3)[3]} HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
-    answer = await reader.read()
+    response = await reader.read()
     writer.close()
     await writer.wait_closed()
-    assert answer.endswith(b"\r\n\r\ndata")
+    assert response.endswith(b"\r\n\r\ndata")
     with pytest.raises(ValueError, match="expires"):
         await bucket.presigned_url("k", expires=0)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.faults import Exchange
-    from tests.faults.messages import Answer
+    from tests.faults.messages import Response
 
 DATA = bytes(range(256)) * 4096
 OLD = b"what was there before"
@@ -143,7 +143,7 @@ class Raw(Action):
     def __init__(self, *pieces: bytes) -> None:
         self.pieces = pieces
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         for piece in self.pieces:
             await exchange.connection.write(piece)
         exchange.connection.close()

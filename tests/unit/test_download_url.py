@@ -58,8 +58,8 @@ def refusal(
 ) -> errors.AccessDeniedError:
     """Make the error of a server whose clock is so many seconds past the end."""
     date = {} if late is None else {"date": format_datetime(EXPIRES + timedelta(seconds=late), usegmt=True)}
-    answer = {"Error": {"Message": said}, "ResponseMetadata": {"HTTPHeaders": date}}
-    return kind("message", answer, "GetObject")
+    response = {"Error": {"Message": said}, "ResponseMetadata": {"HTTPHeaders": date}}
+    return kind("message", response, "GetObject")
 
 
 DENIED = errors.AccessDeniedError

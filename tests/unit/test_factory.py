@@ -12,9 +12,9 @@ import pytest
 from lsst_lfa import S3Session
 from lsst_lfa._transfer.failures import RequestInfo
 from tests.faults import Action, Fault, FaultyS3Server
-from tests.faults.messages import Answer
+from tests.faults.harness import CONFIG
+from tests.faults.messages import Response
 from tests.faults.plain import plain_client
-from tests.faults.scene import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -31,9 +31,9 @@ class Kept(Action):
     def __init__(self) -> None:
         self.bodies: list[bytes] = []
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         self.bodies.append(exchange.request.body.data)
-        return Answer(body=[DONE])
+        return Response(body=[DONE])
 
 
 async def complete(client: Any, parts: list[dict[str, Any]]) -> None:

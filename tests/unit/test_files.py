@@ -10,7 +10,7 @@ import pytest
 
 from lsst_lfa import S3Session
 from tests.faults import Fault, FaultyS3Server, Hook
-from tests.faults.scene import CONFIG
+from tests.faults.harness import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -56,7 +56,7 @@ def check_secrets(error: BaseException) -> None:
     assert not [secret for secret in SECRETS if secret in shown], shown
 
 
-class Answers(Listener):
+class Responder(Listener):
     """A host that says the same to everybody."""
 
     def __init__(self, said: bytes, **options: Any) -> None:
@@ -85,7 +85,7 @@ async def test_a_proxys_password_is_sent_to_the_proxy_and_shown_nowhere(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, scheme: str, said: bytes
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="lsst_lfa")
-    async with Answers(said) as proxy:
+    async with Responder(said) as proxy:
         proxied(monkeypatch, proxy.endpoint_url)
         async with session(f"{scheme}://s3.invalid") as s3:
             check_secrets(await error_of(s3.bucket("test").head("k")))
@@ -111,7 +111,7 @@ async def test_no_way_to_a_proxy(monkeypatch: pytest.MonkeyPatch, scheme: str, p
 
 @pytest.mark.parametrize("status", [403, 407])
 async def test_a_proxy_that_refuses_is_not_asked_again(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    async with Answers(b"HTTP/1.1 %d no\r\n\r\n" % status) as proxy:
+    async with Responder(b"HTTP/1.1 %d no\r\n\r\n" % status) as proxy:
         proxied(monkeypatch, proxy.endpoint_url)
         async with session("https://s3.invalid", TransferConfig()) as s3:
             error = await error_of(s3.bucket("test").head("k"))
@@ -125,7 +125,7 @@ GARBAGE = [b"hello\r\n\r\n", b"HTTP/1.1 nothing\r\n\r\n", b"HTTP/1.1 200 OK\r\nC
 
 @pytest.mark.parametrize("said", GARBAGE)
 async def test_garbage_does_not_bring_out_what_was_sent(said: bytes) -> None:
-    async with Answers(said) as host, session(host.endpoint_url) as s3:
+    async with Responder(said) as host, session(host.endpoint_url) as s3:
         check_secrets(await error_of(s3.bucket("test").head("k")))
         check_secrets(await error_of(s3.bucket("test").upload(b"data", "k")))
         check_secrets(await error_of(s3.bucket("test").download("k")))
@@ -154,7 +154,7 @@ async def test_a_server_that_repeats_what_it_heard() -> None:
 
 async def test_https_where_only_http_is_spoken() -> None:
     start = time.monotonic()
-    async with Answers(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
+    async with Responder(b"HTTP/1.1 400 Bad Request\r\n\r\n") as host:
         async with session(host.endpoint_url.replace("http:", "https:"), TransferConfig()) as s3:
             error = await error_of(s3.bucket("test").head("k"))
         assert host.connections_made == 1
@@ -165,7 +165,7 @@ async def test_https_where_only_http_is_spoken() -> None:
 
 @pytest.mark.parametrize("said", [b"\x15\x03\x01\x00\x02\x02\x16", b"\x15\x03\x03\x00\x02\x02\x46"])
 async def test_http_where_only_https_is_spoken(said: bytes) -> None:
-    async with Answers(said) as host:
+    async with Responder(said) as host:
         async with session(host.endpoint_url, TransferConfig()) as s3:
             error = await error_of(s3.bucket("test").head("k"))
         assert host.connections_made == 1
@@ -199,7 +199,7 @@ async def test_a_file_of_authorities_that_is_none_is_named(
 
 async def test_a_certificate_of_an_authority_that_nobody_knows(tmp_path: Path) -> None:
     tls = CertificateAuthority(tmp_path).valid()
-    async with Answers(b"", tls=tls.context()) as host:
+    async with Responder(b"", tls=tls.context()) as host:
         async with session(host.endpoint_url, TransferConfig()) as s3:
             error = await error_of(s3.bucket("test").head("k"))
         check_secrets(await error_of(download_url(f"{host.endpoint_url}/bucket/k?{SIGNED}")))

@@ -11,7 +11,7 @@ import pytest
 
 from lsst_lfa import S3Session, errors
 from tests.faults import Fault, FaultyS3Server, Silence
-from tests.faults.scene import BUCKET, CONFIG, KEY, LARGE, SMALL, nothing_left
+from tests.faults.harness import BUCKET, CONFIG, KEY, LARGE, SMALL, nothing_left
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

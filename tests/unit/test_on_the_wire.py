@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.faults import Exchange
-    from tests.faults.messages import Answer
+    from tests.faults.messages import Response
 
 MiB = 1024 * 1024
 KEYS: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret"}
@@ -123,10 +123,10 @@ async def test_a_tenants_bucket_is_used_like_any_other(server: MockS3Server) -> 
 class AnHourBehind(Action):
     """The server's clock is."""
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        answer = exchange.carry_out()
-        answer.headers["Date"] = formatdate(time.time() - 3600, usegmt=True)
-        return answer
+    async def respond(self, exchange: Exchange) -> Response:
+        response = exchange.carry_out()
+        response.headers["Date"] = formatdate(time.time() - 3600, usegmt=True)
+        return response
 
 
 async def test_the_age_of_a_stale_upload_is_by_the_servers_clock_and_on_every_page() -> None:

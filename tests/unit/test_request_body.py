@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import S3Session
-from tests.faults.scene import CONFIG
+from tests.faults.harness import CONFIG
 from tests.faults.wire import Listener
 from tests.servers import CertificateAuthority
 

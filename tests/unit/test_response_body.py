@@ -26,7 +26,7 @@ DATA = bytes(range(251)) * (SIZE // 251 + 1)
 
 @dataclass
 class Server:
-    """Answers each request with ``head``, the data, and then waits for the next one, or closes."""
+    """Responds each request with ``head``, the data, and then waits for the next one, or closes."""
 
     tls: bool
     head: str = f"Content-Length: {SIZE}\r\n"

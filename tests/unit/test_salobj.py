@@ -329,28 +329,28 @@ CHILD = """
         await bucket.upload(io.BytesIO(key.encode()), key)
         return (await bucket.download(key)).getvalue()
 
-    def child(answers, domock):
+    def child(results, domock):
         bucket = AsyncS3Bucket("test-bucket", create=True, domock=domock)
-        answers.put(asyncio.run(use(bucket, "child")))
+        results.put(asyncio.run(use(bucket, "child")))
 
-    def heir(answers, bucket):
-        answers.put(asyncio.run(use(bucket, "heir")))
+    def heir(results, bucket):
+        results.put(asyncio.run(use(bucket, "heir")))
 
-    def answer_of(context, target, argument):
-        answers = context.SimpleQueue()
-        process = context.Process(target=target, args=(answers, argument))
+    def result_of(context, target, argument):
+        results = context.SimpleQueue()
+        process = context.Process(target=target, args=(results, argument))
         process.start()
         process.join(30)
         assert process.exitcode == 0, process.exitcode
-        return answers.get()
+        return results.get()
 
     context = multiprocessing.get_context("fork")
     ours = AsyncS3Bucket("test-bucket", create=True)
     assert asyncio.run(use(ours, "parent")) == b"parent"
-    assert answer_of(context, child, False) == b"child"
-    assert answer_of(context, child, True) == b"child"
+    assert result_of(context, child, False) == b"child"
+    assert result_of(context, child, True) == b"child"
     # One that is inherited, whose client the parent had opened.
-    assert answer_of(context, heir, ours) == b"heir"
+    assert result_of(context, heir, ours) == b"heir"
     assert asyncio.run(use(ours, "again")) == b"again"
 """
 
@@ -525,7 +525,7 @@ async def test_errors_are_client_errors(bucket: AsyncS3Bucket) -> None:
         assert isinstance(error, FileNotFoundError)
         assert "missing" in str(error)
 
-    # boto3 gives what a HEAD gives, whose answer has no body that could hold a code.
+    # boto3 gives what a HEAD gives, whose response has no body that could hold a code.
     with pytest.raises(ClientError) as theirs:
         bucket.service_resource.meta.client.head_object(Bucket=NAME, Key="missing")
     assert theirs.value.response["Error"]["Code"] == "404"

@@ -13,7 +13,7 @@ import botocore
 from lsst_lfa import S3Session
 from lsst_lfa._client.settings import Settings
 from tests.faults import FaultyS3Server
-from tests.faults.scene import CONFIG
+from tests.faults.harness import CONFIG
 
 if TYPE_CHECKING:
     import pytest

@@ -15,8 +15,8 @@ import pytest
 from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
 from lsst_lfa._transfer import plan
 from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, Silence
-from tests.faults.messages import Answer, element, error_answer, xml
-from tests.faults.scene import SmallParts
+from tests.faults.harness import SmallParts
+from tests.faults.messages import Response, element, error_response, xml
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -156,7 +156,7 @@ class DoneAndLost(Action):
         self.bucket = bucket
         self.others: list[asyncio.Task[str]] = []
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         exchange.carry_out()
         self.others += [asyncio.create_task(self.bucket.upload(b"data", f"{number}")) for number in range(5)]
         await asyncio.sleep(0.05)
@@ -183,11 +183,11 @@ class Parts(Action):
 
     kind: str
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        answer = exchange.carry_out()
+    async def respond(self, exchange: Exchange) -> Response:
+        response = exchange.carry_out()
         if self.kind != "digests":
-            answer.headers["ETag"] = f'"{_opaque(self.kind, exchange.seen.number)}"'
-        return answer
+            response.headers["ETag"] = f'"{_opaque(self.kind, exchange.seen.number)}"'
+        return response
 
 
 def _opaque(kind: str, number: int) -> str:
@@ -210,16 +210,16 @@ class Complete(Action):
     done: bool = True
     told: bool = False
 
-    async def answer(self, exchange: Exchange) -> Answer:
+    async def respond(self, exchange: Exchange) -> Response:
         store, request = exchange.server.store, exchange.request
         if not self.done or request.query["uploadId"] not in store.uploads:
-            return exchange.carry_out() if self.done else error_answer(500, "InternalError")
+            return exchange.carry_out() if self.done else error_response(500, "InternalError")
         upload = store.uploads[request.query["uploadId"]]
         parts = [(number, part.md5.hex()) for number, part in sorted(upload.parts.items())]
         stored = disguised(store.complete(upload, parts), self.kind)
         store.objects["test", "k"] = stored
         if not self.told:
-            return error_answer(500, "InternalError")
+            return error_response(500, "InternalError")
         return xml(element("CompleteMultipartUploadResult", element("ETag", stored.etag)))
 
 
@@ -288,10 +288,10 @@ async def test_other_bytes_that_came_meanwhile_are_not_ours_where_etags_are_dige
 class NoDate(Action):
     """A server without a clock."""
 
-    async def answer(self, exchange: Exchange) -> Answer:
-        answer = exchange.carry_out()
-        answer.headers["Date"] = ""
-        return answer
+    async def respond(self, exchange: Exchange) -> Response:
+        response = exchange.carry_out()
+        response.headers["Date"] = ""
+        return response
 
 
 async def test_our_own_clock_proves_nothing() -> None:
@@ -309,7 +309,7 @@ async def test_our_own_clock_proves_nothing() -> None:
 
 async def test_a_put_whose_response_is_lost_is_recognised_by_time_where_etags_are_no_digests() -> None:
     class Put(Action):
-        async def answer(self, exchange: Exchange) -> Answer:
+        async def respond(self, exchange: Exchange) -> Response:
             exchange.carry_out()
             store = exchange.server.store
             store.objects["test", "k"] = disguised(store.objects["test", "k"], "kms")

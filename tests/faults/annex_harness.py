@@ -11,7 +11,7 @@ from unittest.mock import patch
 from lsst_lfa import LargeFileAnnex
 from lsst_lfa.annex import _decisions, _drain
 
-from .scene import BUCKET, CONFIG, scene
+from .harness import BUCKET, CONFIG, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lsst_lfa import LargeFile, TransferConfig
 
     from . import FaultyS3Server
-    from .scene import Scene
+    from .harness import Harness
 
 QUICK = replace(CONFIG, stall_timeout=0.5, max_attempts=2, retry_timeout=1, cleanup_timeout=0.2)
 """What a bucket of these tests takes a server's failures with."""
@@ -50,9 +50,9 @@ class Topic:
 class Play:
     """A publisher, its topic, its spool and its server."""
 
-    def __init__(self, it: Scene, folder: Path, **options: Any) -> None:
-        self.it = it
-        self.server: FaultyS3Server = it.server
+    def __init__(self, harness: Harness, folder: Path, **options: Any) -> None:
+        self.harness = harness
+        self.server: FaultyS3Server = harness.server
         self.folder = folder / "spool"
         self.topic = Topic()
         self.stored: list[LargeFile] = []
@@ -67,7 +67,7 @@ class Play:
 
     def another(self, **options: Any) -> LargeFileAnnex:
         """Make one more annex of the same component."""
-        return LargeFileAnnex(self.it.bucket, "GC", 1, **{**self.options, **options})
+        return LargeFileAnnex(self.harness.bucket, "GC", 1, **{**self.options, **options})
 
     def object(self, key: str) -> bytes | None:
         """Return an object's bytes, if it is there."""
@@ -91,8 +91,8 @@ class Play:
 
 @asynccontextmanager
 async def play(folder: Path, config: TransferConfig = QUICK, **options: Any) -> AsyncIterator[Play]:
-    """Open the scene, after which nothing may be left; close the annex at its end."""
-    (folder / "scene").mkdir()
+    """Open the harness, after which nothing may be left; close the annex at its end."""
+    (folder / "harness").mkdir()
     with patch.object(_decisions, "_FIRST_PAUSE", 0.05), patch.object(_drain, "_LOCKED", 0.1):
         async with _play(folder, config, options) as player:
             yield player
@@ -100,8 +100,8 @@ async def play(folder: Path, config: TransferConfig = QUICK, **options: Any) -> 
 
 @asynccontextmanager
 async def _play(folder: Path, config: TransferConfig, options: dict[str, Any]) -> AsyncIterator[Play]:
-    async with scene(folder / "scene", config=config) as it:
-        player = Play(it, folder, **options)
+    async with open_harness(folder / "harness", config=config) as harness:
+        player = Play(harness, folder, **options)
         try:
             yield player
         finally:

@@ -73,8 +73,8 @@ UVLOOP_SLACK = MiB
 
 
 @dataclass
-class Scene:
-    """Who plays.
+class Harness:
+    """A server, and a user of the library in front of it.
 
     Attributes
     ----------
@@ -140,15 +140,15 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
+async def open_harness(
     folder: Path,
     *,
     server: FaultyS3Server | None = None,
     endpoint_url: str | None = None,
     tampers: Sequence[Tamper] = (),
     config: TransferConfig = CONFIG,
-) -> AsyncIterator[Scene]:
-    """Set the scene; afterwards, nothing may be left of it in this loop."""
+) -> AsyncIterator[Harness]:
+    """Open a server and a bucket on it; afterwards, nothing of them may be left in this loop."""
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(nothing_left())
         server = await stack.enter_async_context(server or _server())
@@ -163,9 +163,9 @@ async def scene(
             config=config,
         )
         await stack.enter_async_context(session)
-        scene = Scene(server, session.bucket(BUCKET), folder, config)
-        scene.destination.write_bytes(OLD)
-        yield scene
+        harness = Harness(server, session.bucket(BUCKET), folder, config)
+        harness.destination.write_bytes(OLD)
+        yield harness
 
 
 def _server() -> FaultyS3Server:
@@ -230,57 +230,57 @@ class Reread(io.BytesIO):
 # What a user does. Each checks its own success, and what it holds in memory.
 
 
-async def upload(scene: Scene) -> None:
-    await _upload(scene, SMALL)
+async def upload(harness: Harness) -> None:
+    await _upload(harness, SMALL)
 
 
-async def upload_in_parts(scene: Scene) -> None:
-    await _upload(scene, LARGE)
+async def upload_in_parts(harness: Harness) -> None:
+    await _upload(harness, LARGE)
 
 
-async def _upload(scene: Scene, data: bytes) -> None:
+async def _upload(harness: Harness, data: bytes) -> None:
     # What is there is other bytes: an old object cannot be taken for the new one.
-    scene.server.put(BUCKET, KEY, OLD)
+    harness.server.put(BUCKET, KEY, OLD)
     file = Reread(data)
     try:
-        with scene.bounded_upload():
-            url = await scene.bucket.upload(file, KEY, scene.callback)
+        with harness.bounded_upload():
+            url = await harness.bucket.upload(file, KEY, harness.callback)
     except BaseException:
-        assert scene.stored() in (OLD, data)
+        assert harness.stored() in (OLD, data)
         assert file.tell() == 0
         raise
-    scene.succeeded(len(data))
-    assert url == f"{scene.bucket.url(KEY)}"
-    assert scene.stored() == data
+    harness.succeeded(len(data))
+    assert url == f"{harness.bucket.url(KEY)}"
+    assert harness.stored() == data
 
 
-async def download(scene: Scene) -> None:
-    with scene.bounded_download(len(LARGE)):
-        file = await scene.bucket.download(KEY, scene.callback)
-    scene.succeeded(len(LARGE))
+async def download(harness: Harness) -> None:
+    with harness.bounded_download(len(LARGE)):
+        file = await harness.bucket.download(KEY, harness.callback)
+    harness.succeeded(len(LARGE))
     assert file.getvalue() == LARGE
 
 
-async def download_file(scene: Scene) -> None:
+async def download_file(harness: Harness) -> None:
     try:
-        with scene.bounded_download():
-            path = await scene.bucket.download_file(KEY, scene.destination, scene.callback)
+        with harness.bounded_download():
+            path = await harness.bucket.download_file(KEY, harness.destination, harness.callback)
     except asyncio.CancelledError:
         # It may come when all is done but the last step, which is not cut in two.
-        scene.check_folder(LARGE if scene.destination.read_bytes() == LARGE else OLD)
+        harness.check_folder(LARGE if harness.destination.read_bytes() == LARGE else OLD)
         raise
     except Exception:
-        scene.check_folder(OLD)
+        harness.check_folder(OLD)
         raise
-    scene.succeeded(len(LARGE))
-    assert path == scene.destination
-    scene.check_folder(LARGE)
+    harness.succeeded(len(LARGE))
+    assert path == harness.destination
+    harness.check_folder(LARGE)
 
 
-async def stream(scene: Scene) -> None:
+async def stream(harness: Harness) -> None:
     position = 0
-    with scene.bounded_download():
-        async for chunk in scene.bucket.stream(KEY):
+    with harness.bounded_download():
+        async for chunk in harness.bucket.stream(KEY):
             if not position:  # who reads slowly sees how much is read ahead
                 await asyncio.sleep(0.05)
             assert LARGE.startswith(chunk, position)
@@ -288,24 +288,24 @@ async def stream(scene: Scene) -> None:
     assert position == len(LARGE)
 
 
-async def size(scene: Scene) -> None:
-    assert await scene.bucket.size(KEY) == len(LARGE)
+async def size(harness: Harness) -> None:
+    assert await harness.bucket.size(KEY) == len(LARGE)
 
 
-async def listing(scene: Scene) -> None:
-    assert [info.key async for info in scene.bucket.list()] == [KEY]
+async def listing(harness: Harness) -> None:
+    assert [info.key async for info in harness.bucket.list()] == [KEY]
 
 
-async def delete(scene: Scene) -> None:
-    await scene.bucket.delete(KEY)
-    assert scene.stored() is None
+async def delete(harness: Harness) -> None:
+    await harness.bucket.delete(KEY)
+    assert harness.stored() is None
 
 
-async def abort_stale_uploads(scene: Scene) -> None:
-    scene.server.store.create_upload(BUCKET, KEY)
+async def abort_stale_uploads(harness: Harness) -> None:
+    harness.server.store.create_upload(BUCKET, KEY)
     try:
         # Times are told in full seconds: a little of the future counts as well.
-        assert await scene.bucket.abort_stale_uploads(-5) == 1
+        assert await harness.bucket.abort_stale_uploads(-5) == 1
     except BaseException:
-        scene.server.uploads.clear()  # they are not the library's
+        harness.server.uploads.clear()  # they are not the library's
         raise
