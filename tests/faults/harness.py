@@ -6,6 +6,7 @@ import asyncio
 import gc
 import io
 import os
+import random
 import tracemalloc
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -28,10 +29,13 @@ MiB = 1024**2
 BUCKET = "rubinobs-lfa-faults"
 KEY = "2026/11/23/GC1-image_1 ü+.fits"
 
-SMALL = bytes(range(256)) * 2048
+# Without a period: what is put in another's place is seen.
+_chance = random.Random(0)
+
+SMALL = _chance.randbytes(512 * 1024)
 """512 KiB: goes up in one request, comes down in two ranges."""
 
-LARGE = bytes(range(255, -1, -1)) * (4 * 1024 * 5 + 1024)
+LARGE = _chance.randbytes(21 * MiB // 4)
 """5.25 MiB: goes up in five parts, comes down in five ranges."""
 
 REVERSED = LARGE[::-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ async def test_proxy_is_transparent() -> None:
 
 async def test_proxy_ends_tls(tmp_path: Path) -> None:
     authority = CertificateAuthority(tmp_path)
-    large = bytes(range(256)) * 40_000
+    large = random.Random(0).randbytes(256 * 40_000)
     async with FaultyS3Server() as server, Proxy(server.endpoint_url, tls=authority.valid().context()) as proxy:
         assert proxy.endpoint_url.startswith("https://")
         async with S3Session(

@@ -1,4 +1,7 @@
-"""Mixed transfers through random faults, for seconds or for as long as LSST_LFA_SOAK says."""
+"""Mixed transfers through random faults, for seconds or for as long as LSST_LFA_SOAK says.
+
+Whoever uploads uses the memory again as soon as `upload` has returned or raised: what is stored is what was there then.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import gc
 import os
 import random
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +21,7 @@ from . import Close, Corrupt, Fault, Reset, SendSlowly, Silence, Status, WrongCo
 from .harness import BUCKET, CONFIG, LARGE, MiB, descriptors, open_harness
 
 if TYPE_CHECKING:
-    from lsst_lfa import AsyncS3Bucket
+    from collections.abc import AsyncIterator, Iterator
 
     from .actions import Action
     from .harness import Harness
@@ -37,10 +41,12 @@ ACTIONS: tuple[Action, ...] = (
     Close(response_byte=300_000),
     Silence(),
     Silence(response_byte=100),
+    Silence(request_byte=100_000, seconds=0.2),
     SendSlowly(send_rate=1000),
     WrongContentRange(shift=1),
     Corrupt(offset=1000),
 )
+OTHERS = b"\xee" * len(LARGE)
 MOST_GROWTH = 100  # MiB; buffers of transfers come and go
 
 
@@ -54,6 +60,49 @@ def content(chance: random.Random) -> bytes:
     return LARGE[start : start + chance.choice((0, 1, 50_000, 900_000, len(LARGE) - 1000))]
 
 
+class Owner:
+    """Has one piece of memory for all that it uploads."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._memory = bytearray(len(LARGE))
+        self._chance = chance
+
+    @contextmanager
+    def lend(self, data: bytes) -> Iterator[memoryview | Reused | AsyncIterator[memoryview]]:
+        """Give ``data`` as something to upload; use the memory again at once, with BufferError if it is viewed."""
+        self._memory[: len(data)] = data
+        try:
+            with memoryview(self._memory)[: len(data)] as view:
+                yield self._chance.choice((lambda: view, lambda: Reused(view), lambda: pieces(view)))()
+        finally:
+            self._memory[:] = OTHERS
+            self._memory.append(0)
+            self._memory.pop()
+
+
+class Reused:
+    """A file that gives its own memory, again and again."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        self._own = bytearray(200 * 1024)
+        self._position = 0
+
+    def read(self, size: int, /) -> memoryview:
+        piece = self._data[self._position : self._position + min(size, len(self._own))]
+        self._position += len(piece)
+        self._own[: len(piece)] = piece
+        return memoryview(self._own)[: len(piece)]
+
+
+async def pieces(data: memoryview) -> AsyncIterator[memoryview]:
+    """Give the same memory, again and again."""
+    file = Reused(data)
+    while piece := file.read(len(data)):
+        yield piece
+        await asyncio.sleep(0)
+
+
 class Worker:
     """Uploads and downloads under keys of its own, and knows what must be there.
 
@@ -61,14 +110,16 @@ class Worker:
     carried out, after the next one.
     """
 
-    def __init__(self, number: int, bucket: AsyncS3Bucket, folder: Path) -> None:
+    def __init__(self, number: int, harness: Harness, folder: Path) -> None:
         self.stored: dict[str, bytes] = {}
         self.doubtful: dict[str, bytes] = {}
         self.done = self.failed = 0
         self._number = number
-        self._bucket = bucket
+        self._bucket = harness.bucket
+        self._objects = harness.server.objects
         self._folder = folder
         self._chance = random.Random(number)
+        self._owner = Owner(self._chance)
 
     async def work_until(self, end: float) -> None:
         while time.monotonic() < end:
@@ -80,10 +131,20 @@ class Worker:
             except (LfaError, TimeoutError):
                 self.failed += 1
 
+    def check(self) -> None:
+        """Assert that what is there is what was to be stored: all of that, but what may not have been stored."""
+        for key in (*self.stored, *self.doubtful):
+            self._check(key)
+
+    def _check(self, key: str) -> None:
+        found = self._objects.get((BUCKET, key))
+        assert found.data == (self.stored | self.doubtful)[key] if found else key in self.doubtful
+
     async def _upload(self) -> None:
         key, data = f"{self._number}/{self.done + self.failed}", content(self._chance)
         self.doubtful[key] = data
-        await self._bucket.upload(data, key)
+        with self._owner.lend(data) as source:
+            await self._bucket.upload(source, key)
         self.stored[key] = self.doubtful.pop(key)
 
     async def _download(self) -> None:
@@ -99,6 +160,7 @@ class Worker:
         for key in sorted(self.stored)[5:]:
             self.doubtful[key] = self.stored.pop(key)
         for key in list(self.doubtful):
+            self._check(key)
             await self._bucket.delete(key)
             del self.doubtful[key]
 
@@ -118,7 +180,7 @@ async def test_soak(tmp_path: Path) -> None:
     config = replace(CONFIG, stall_timeout=0.5, verify_etag=True)
     marks: list[tuple[int, int]] = []
     async with open_harness(tmp_path, config=config) as harness:
-        workers = [Worker(number, harness.bucket, tmp_path) for number in range(WORKERS)]
+        workers = [Worker(number, harness, tmp_path) for number in range(WORKERS)]
         for _ in range(4):
             end = time.monotonic() + SECONDS / 4
             await asyncio.gather(stir(harness, end), *(worker.work_until(end) for worker in workers))
@@ -128,8 +190,7 @@ async def test_soak(tmp_path: Path) -> None:
             kept += sum(len(data) for each in workers for data in (*each.stored.values(), *each.doubtful.values()))
             marks.append(((resident() - kept) // MiB, len(descriptors())))
         for worker in workers:
-            for key, data in worker.stored.items():
-                assert harness.server.objects[BUCKET, key].data == data
+            worker.check()
         done, failed = sum(worker.done for worker in workers), sum(worker.failed for worker in workers)
         await harness.bucket.abort_stale_uploads(-5)  # of Creates whose response was lost
         assert not harness.server.uploads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tests.faults import Exchange
     from tests.faults.messages import Response
 
-DATA = bytes(range(256)) * 4096
+DATA = random.Random(0).randbytes(256 * 4096)
 OLD = b"what was there before"
 
 

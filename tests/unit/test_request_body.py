@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.faults.wire import Connection
 
-DATA = bytes(range(256)) * 2000
+DATA = random.Random(0).randbytes(256 * 2000)
 FAILED = b"HTTP/1.1 500 no\r\nContent-Length: 0\r\n\r\n"
 DONE = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nContent-Length: 0\r\n\r\n'
 

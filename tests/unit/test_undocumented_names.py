@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import subprocess
 import sys
 import textwrap
@@ -22,7 +23,7 @@ from lsst_lfa._client.tls import make_tls_context
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-DATA = bytes(range(256)) * 4096
+DATA = random.Random(0).randbytes(256 * 4096)
 TOO_LARGE = b"<Error><Code>EntityTooLarge</Code><Message>no</Message></Error>"
 
 

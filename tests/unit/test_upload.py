@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import random
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -36,8 +37,8 @@ CONFIG = SmallParts(
     max_attempts=2,
     cleanup_timeout=1,
 )
-DATA = bytes(range(256)) * (5 * KiB // 4)
-DATA_4 = bytes(range(256)) * (4 * MiB // 256) + b"1"
+DATA = random.Random(0).randbytes(256 * (5 * KiB // 4))
+DATA_4 = random.Random(0).randbytes(256 * (4 * MiB // 256)) + b"1"
 """One byte more than 4 MiB."""
 KEYS: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret", "region": "us-east-1"}
 
