@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import os
 import socket
 import threading
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from lsst_lfa._public import public
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler
@@ -35,6 +38,14 @@ _GRACE: Final = 1.0
 
 _lock = threading.Lock()
 """Held while a server starts, creates a bucket or frees its memory: moto's tables are the whole process's."""
+
+
+_threads = functools.cache(lambda _process: ThreadPoolExecutor(4, thread_name_prefix="lsst_lfa-mock"))
+
+
+async def _in_thread(function: Callable[[], None]) -> None:
+    """Call a function in a thread of ours, of this process: the event loop's own may all be waiting for us."""
+    await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), function)
 
 
 @public
@@ -204,7 +215,7 @@ class MockS3Server:
 
     async def __aenter__(self) -> Self:
         try:
-            await asyncio.to_thread(self.start)
+            await _in_thread(self.start)
         except BaseException:
             # Cancelled, say, while the thread goes on: it sees the mark.
             self.stop()
@@ -218,7 +229,7 @@ class MockS3Server:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        await asyncio.to_thread(self._stop_and_wait)
+        await _in_thread(self._stop_and_wait)
 
 
 class _Service:

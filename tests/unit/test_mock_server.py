@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -98,6 +99,17 @@ def run(code: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 # The port
+
+
+async def test_start_and_stop_with_a_full_default_executor() -> None:
+    """Its jobs may be waiting for the server."""
+    loop, free = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    job = loop.run_in_executor(None, free.wait, 10)
+    async with asyncio.timeout(5), MockS3Server() as server:
+        assert server.running
+    free.set()
+    await job
 
 
 def test_a_server_takes_the_port_that_it_is_given() -> None:
