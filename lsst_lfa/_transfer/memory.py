@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import mmap
+import re
 from pickle import PickleBuffer
 from typing import Any
 
-__all__ = ["copied", "flat_view", "is_buffer", "new_memory"]
+__all__ = ["copied", "flat_view", "is_buffer", "new_memory", "require_bytes"]
 
 # Copied in one turn of the event loop.
 _COPY = 1024 * 1024
+# PEP 3118: Python objects, and pointers. What stands between colons is a name.
+_REFERENCE = re.compile(r"[OP&X]")
+_NAME = re.compile(r":[^:]*:")
 
 
 def is_buffer(obj: Any) -> bool:
@@ -20,6 +24,19 @@ def is_buffer(obj: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def require_bytes(view: memoryview) -> None:
+    """Refuse memory that holds references, which mean nothing elsewhere.
+
+    Raises
+    ------
+    TypeError
+        If it does.
+    """
+    if _REFERENCE.search(_NAME.sub("", view.format)):
+        msg = f"cannot upload references to objects (format {view.format!r}): convert the array, or pickle it"
+        raise TypeError(msg)
 
 
 def flat_view(obj: Any) -> memoryview:
@@ -39,6 +56,7 @@ async def copied(data: object) -> memoryview:
         msg = f"the source gave {type(data).__name__}, not bytes"
         raise TypeError(msg)
     with memoryview(data) as given:  # type: ignore[arg-type]
+        require_bytes(given)
         if given.nbytes <= _COPY or not given.c_contiguous:
             return memoryview(given.tobytes())
         own = new_memory(given.nbytes)

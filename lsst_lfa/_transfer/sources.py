@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from lsst_lfa.errors import SourceChangedError
 
 from .concurrency import OwnThread, finish_in_thread, in_thread
-from .memory import copied, flat_view, is_buffer, new_memory
+from .memory import copied, flat_view, is_buffer, new_memory, require_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -132,6 +132,7 @@ class _BufferSource:
 
     def _check(self) -> None:
         with memoryview(self._obj) as view:
+            require_bytes(view)
             if not view.c_contiguous:
                 msg = "cannot upload a buffer that is not C-contiguous: make a copy of it first"
                 raise TypeError(msg)
@@ -225,7 +226,8 @@ class _FileSource:
             try:
                 start = await self._call("tell")
                 try:
-                    end = await self._call("seek", 0, io.SEEK_END)
+                    await self._call("seek", 0, io.SEEK_END)
+                    end = await self._call("tell")  # not every seek returns it
                 finally:  # also if it is cancelled here
                     await self._restore(start)
             except OSError:

@@ -166,6 +166,52 @@ async def test_what_is_not_contiguous_is_refused_before_anything_is_sent() -> No
         open_source(np.zeros((4, 4), order="F"))
 
 
+@pytest.mark.parametrize(
+    "references",
+    [
+        np.array([object(), None]),
+        np.zeros(3, [("a", "f8"), ("b", "O")]),
+        (ctypes.py_object * 2)(),
+        (ctypes.POINTER(ctypes.c_int) * 2)(),
+        (ctypes.c_void_p * 2)(),
+    ],
+)
+async def test_references_are_refused(references: Any) -> None:
+    """They are addresses in this process, and mean nothing elsewhere."""
+    with pytest.raises(TypeError, match="references"):
+        open_source(references)
+
+    async def pieces() -> AsyncIterator[Any]:
+        yield references
+
+    async with open_source(pieces()) as source:
+        with pytest.raises(TypeError, match="references"):
+            await source.read(100)
+
+
+async def test_names_of_fields_are_no_references() -> None:
+    array = np.ones(3, [("OP&X", "c16"), ("X", "?")])
+    async with open_source(array) as source:
+        assert b"".join(await source.read(100)) == array.tobytes()
+
+
+class SeeksSilently(io.BytesIO):
+    """A file whose `seek` returns nothing, as Python's temporary files did before 3.11."""
+
+    def seek(self, *where: int) -> None:  # type: ignore[override]
+        super().seek(*where)
+
+
+async def test_a_file_whose_seek_returns_nothing_has_a_size_and_gets_its_position_back() -> None:
+    file = SeeksSilently(b"0123456789")
+    file.read(3)
+    source = await open_source(file).__aenter__()
+    assert source.size == 7
+    assert b"".join(await source.read(4)) == b"3456"
+    await source.__aexit__(ValueError, ValueError(), None)
+    assert file.read() == b"3456789"
+
+
 @pytest.fixture
 def _no_collector() -> Iterator[None]:
     gc.disable()
