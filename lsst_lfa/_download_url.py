@@ -7,7 +7,7 @@ import io
 import os
 import random
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -28,7 +28,8 @@ from ._transfer.failures import ErrorRule, service_error
 from ._transfer.progress import Progress
 from ._transfer.responses import server_time
 from ._transfer.retry import back_off
-from ._transfer.sinks import MemorySink
+from ._transfer.sinks import FileSink, MemorySink
+from ._transfer.sources import open_source
 from ._urls import FileUrl, PresignedUrl, parse_url
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ if TYPE_CHECKING:
     from ._transfer.attempts import Attempts
     from ._transfer.progress import Callback
 
-__all__ = ["download_url", "explain_refusal"]
+__all__ = ["download_url", "explain_refusal", "save_url", "wait_for"]
+
+T = TypeVar("T")
 
 _HINTS = {
     errors.AccessDeniedError: "Whoever made the URL may not read the object.",
@@ -51,6 +54,8 @@ _HINTS = {
 }
 _MAYBE_EXPIRED = {errors.AccessDeniedError, errors.ClockSkewError}
 _CONNECT_TIMEOUT = 3.0
+# Bytes of a file at a time.
+_COPIED = 1024 * 1024
 # Seconds from one look for an object that is not there yet to the next.
 _FIRST_LOOK = 0.2
 _LONGEST_DELAY = 1.0
@@ -113,17 +118,17 @@ async def download_url(
     """
     parsed = parse_url(url)
     if isinstance(parsed, FileUrl):
-        return await _wait_for(lambda: _read_file(parsed.path, callback), wait)
+        return await wait_for(lambda: _read_file(parsed.path, callback), wait)
     if isinstance(parsed, PresignedUrl):
         limits = config or TransferConfig()
-        return await _wait_for(lambda: _download_presigned(parsed, callback, verify, limits), wait)
+        return await wait_for(lambda: _download_presigned(parsed, callback, verify, limits), wait)
     async with aclosing(make_session(parsed, verify=verify, config=config)) as session:
         bucket = session.bucket(parsed.bucket)
-        return await _wait_for(lambda: bucket.download(parsed.key, callback), wait)
+        return await wait_for(lambda: bucket.download(parsed.key, callback), wait)
 
 
-async def _wait_for(download: Callable[[], Awaitable[io.BytesIO]], seconds: float) -> io.BytesIO:
-    """Download what may not be there yet."""
+async def wait_for(download: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """Download what may not be there yet; see `download_url`."""
     if seconds < 0:
         msg = f"wait is {seconds!r}; it must be a number of seconds, 0 or more"
         raise ValueError(msg)
@@ -150,13 +155,56 @@ async def _read_file(path: Path, callback: Callback | None) -> io.BytesIO:
     return io.BytesIO(data)
 
 
+async def save_url(
+    url: FileUrl | PresignedUrl, path: Path, callback: Callback | None, config: TransferConfig | None = None
+) -> None:
+    """Save what such a URL names to a file, whole or not at all."""
+    sink = FileSink(path)
+    try:
+        await sink.create()
+        if isinstance(url, FileUrl):
+            await _copy_file(url.path, sink, Progress(callback))
+        else:
+            await _fetch_presigned(url, sink, callback, None, config or TransferConfig())
+        await sink.commit()
+    finally:
+        await sink.discard()
+
+
+async def _copy_file(source: Path, sink: FileSink, progress: Progress) -> None:
+    position = 0
+    async with open_source(source) as file:
+        while views := await file.read(_COPIED):
+            for view in views:
+                await sink.write(view, position)
+                position += view.nbytes
+                progress.advance(view.nbytes)
+            await progress.report()
+    await progress.finish()
+
+
 async def _download_presigned(
     presigned: PresignedUrl,
     callback: Callback | None,
     verify: bool | str | Path | None,  # noqa: FBT001 - as `download_url` has it
     config: TransferConfig,
 ) -> io.BytesIO:
-    progress, sink = Progress(callback), MemorySink()
+    sink = MemorySink()
+    try:
+        await _fetch_presigned(presigned, sink, callback, verify, config)
+    finally:
+        sink.close()
+    return sink.file
+
+
+async def _fetch_presigned(
+    presigned: PresignedUrl,
+    sink: MemorySink | FileSink,
+    callback: Callback | None,
+    verify: bool | str | Path | None,  # noqa: FBT001 - as `download_url` has it
+    config: TransferConfig,
+) -> None:
+    progress = Progress(callback)
     if verify is None:
         verify = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE") or True
     proxies = {} if proxy_bypass(urlsplit(presigned.url).netloc) else getproxies()
@@ -171,9 +219,6 @@ async def _download_presigned(
         except (errors.AccessDeniedError, errors.AuthenticationError) as error:
             rule = explain_refusal(error, presigned.expires)
             raise service_error(error, reader.request, rule) from error.__cause__
-        finally:
-            sink.close()
-    return sink.file
 
 
 class _PresignedReader:

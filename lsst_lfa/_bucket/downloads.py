@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lsst_lfa import _fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
@@ -315,13 +315,16 @@ class DownloadVerbs(BucketBase):
         LfaError
             If what went wrong concerns all files; see `upload_folder`.
         """
+        return await self._download_folder(prefix, folder, callback, skip_equal=skip_equal, max_files=max_files)
+
+    async def _download_folder(
+        self, prefix: str, folder: str | os.PathLike[str], callback: Callback | None, *, max_files: int, **options: Any
+    ) -> FolderSummary:
         progress = Progress(callback)
         path: Path = await in_thread(Path(folder).absolute)
         check_max_files(max_files)
         async with self._borrow("download_folder", None) as client:
-            work = download_folder(
-                client, folder_prefix(prefix), path, progress, max_files=max_files, skip_equal=skip_equal
-            )
+            work = download_folder(client, folder_prefix(prefix), path, progress, max_files=max_files, **options)
             summary = await progress.follow(work)
             await progress.finish()
             return summary

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lsst_lfa import _fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.copy import copy
-from lsst_lfa._transfer.folders import check_max_files, folder_prefix, upload_folder
+from lsst_lfa._transfer.folders import check_max_files, folder_prefix, upload_files, walk
 from lsst_lfa._transfer.progress import Progress
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa._transfer.stored import copy_options, upload_options
@@ -18,11 +18,11 @@ from .base import BucketBase
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from astropy.io.fits import HDUList
 
-    from lsst_lfa._transfer.folders import FolderSummary
+    from lsst_lfa._transfer.folders import FolderSummary, LocalFile
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.sources import Uploadable
 
@@ -206,6 +206,7 @@ class UploadVerbs(BucketBase):
         callback: Callback | None = None,
         *,
         skip_equal: bool = True,
+        if_none_match: bool = False,
         max_files: int = 16,
         extra_args: Mapping[str, Any] | None = None,
     ) -> FolderSummary:
@@ -226,6 +227,8 @@ class UploadVerbs(BucketBase):
             counted; one that fails counts as far as it got.
         skip_equal : `bool`, optional
             Skip what is there with the same size and, by its ETag, content.
+        if_none_match : `bool`, optional
+            Never replace an object: a file whose key is taken is a failure; see `upload`.
         max_files : `int`, optional
             Files under way at a time. All together hold no more memory than
             one upload may.
@@ -246,15 +249,32 @@ class UploadVerbs(BucketBase):
             If what went wrong concerns all files: no server, no such bucket,
             wrong credentials, no quota left.
         """
+        root: Path = await in_thread(Path(folder).resolve, strict=True)
+        return await self._upload_files(
+            walk(root),
+            folder_prefix(prefix),
+            callback,
+            skip_equal=skip_equal,
+            if_none_match=if_none_match,
+            max_files=max_files,
+            extra_args=extra_args,
+        )
+
+    async def _upload_files(
+        self,
+        files: Iterator[LocalFile],
+        prefix: str,
+        callback: Callback | None,
+        *,
+        max_files: int,
+        extra_args: Mapping[str, Any] | None,
+        **options: Any,
+    ) -> FolderSummary:
         progress = Progress(callback)
-        path = Path(await in_thread(Path(folder).absolute))
-        where = folder_prefix(prefix)
         check_max_files(max_files)
         upload_options("k", None, None, extra_args, if_none_match=False)
         async with self._borrow("upload_folder", None) as client:
-            work = upload_folder(
-                client, path, where, progress, max_files=max_files, skip_equal=skip_equal, extra_args=extra_args
-            )
+            work = upload_files(client, files, prefix, progress, max_files=max_files, extra_args=extra_args, **options)
             summary = await progress.follow(work)
             await progress.finish()
             return summary

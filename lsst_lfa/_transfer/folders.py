@@ -35,8 +35,20 @@ if TYPE_CHECKING:
     from .attempts import BucketClient
 
     _Work = Callable[[], Awaitable[int | None]]
+    OnFile = Callable[[str, int | None], None]
 
-__all__ = ["FolderSummary", "check_max_files", "download_folder", "folder_prefix", "upload_folder"]
+__all__ = [
+    "FolderSummary",
+    "LocalFile",
+    "check_max_files",
+    "download_folder",
+    "folder_prefix",
+    "is_same_file",
+    "look_at",
+    "stops_all",
+    "upload_files",
+    "walk",
+]
 
 # Read and written in one piece, in one thread: to change threads takes longer than the disk does.
 _SMALL = 1024 * 1024
@@ -81,6 +93,11 @@ class FolderSummary:
         for name, error in self.failed.items():
             error.add_note(f"{name!r} is one of {len(self.failed)} files that failed")
             raise error
+
+
+def stops_all(error: Exception) -> bool:
+    """Whether what befell one file would befall the others, too."""
+    return isinstance(error, _OF_ALL) or (isinstance(error, errors.LfaError) and error.transient)
 
 
 def folder_prefix(prefix: str) -> str:
@@ -132,11 +149,16 @@ class _Share(Progress):
 
 
 class _Folder:
-    """What uploading and downloading have in common: files under way, and what became of them."""
+    """What uploading and downloading have in common: files under way, and what became of them.
 
-    def __init__(self, client: BucketClient, progress: Progress, max_files: int) -> None:
+    ``on_file`` is told the name of each file that is at its destination, and
+    its size, or `None` if it was skipped.
+    """
+
+    def __init__(self, client: BucketClient, progress: Progress, max_files: int, on_file: OnFile | None) -> None:
         config = client.config
         self.client = client
+        self._on_file = on_file
         self.summary = FolderSummary()
         self._progress = progress
         self._limit = _Limit(max_files, (config.max_concurrency + 1) * config.part_size)
@@ -152,13 +174,15 @@ class _Folder:
         try:
             size = await work()
         except _OF_ONE_FILE as error:
-            if isinstance(error, _OF_ALL) or (isinstance(error, errors.LfaError) and error.transient):
+            if stops_all(error):
                 raise
             self.summary.failed[name] = error
         else:
             self.summary.transferred += size is not None
             self.summary.skipped += size is None
             self.summary.size += size or 0
+            if self._on_file is not None:
+                self._on_file(name, size)
         finally:
             self._limit.release(held)
 
@@ -170,35 +194,48 @@ class _Folder:
 # Upload
 
 
-class _File(NamedTuple):
-    """A file that was found in the folder, or why it cannot be sent."""
+class LocalFile(NamedTuple):
+    """A file to be sent, or why it cannot be.
+
+    Attributes
+    ----------
+    name : `str`
+        Its key, without the prefix of all.
+    path : `pathlib.Path`
+        Where it is.
+    size : `int`
+        Bytes.
+    error : `Exception` or `None`
+        Why it cannot be sent.
+    """
 
     name: str
     path: Path
     size: int
-    error: ValueError | None = None
+    error: Exception | None = None
 
 
-async def upload_folder(
+async def upload_files(
     client: BucketClient,
-    folder: Path,
+    files: Iterator[LocalFile],
     prefix: str,
     progress: Progress,
     *,
     max_files: int,
     skip_equal: bool,
-    extra_args: Mapping[str, Any] | None,
+    if_none_match: bool = False,
+    extra_args: Mapping[str, Any] | None = None,
+    on_file: OnFile | None = None,
 ) -> FolderSummary:
-    """Upload all files beneath ``folder``; see `AsyncS3Bucket.upload_folder`."""
-    root = await in_thread(folder.resolve, strict=True)
+    """Upload files; see `AsyncS3Bucket.upload_folder`. ``files`` may block: it is advanced in a thread."""
     there = {item.key: (item.size, item.etag) async for item in _list(client, prefix)} if skip_equal else {}
-    work = _Folder(client, progress, max_files)
+    work = _Folder(client, progress, max_files, on_file)
 
-    async def send(key: str, file: _File) -> int | None:
+    async def send(key: str, file: LocalFile) -> int | None:
         if file.error is not None:
             raise file.error
-        options = upload_options(check_key(key), None, None, extra_args, if_none_match=False)
-        if key in there and await run_in_thread(_is_same, file.path, *there[key], client.config.part_size):
+        options = upload_options(check_key(key), None, None, extra_args, if_none_match=if_none_match)
+        if key in there and await run_in_thread(is_same_file, file.path, *there[key], client.config.part_size):
             return None
         source = open_source(await in_thread(file.path.read_bytes) if file.size <= _SMALL else file.path)
         async with transfer(client.info("upload", key), client.config.total_timeout):
@@ -206,19 +243,18 @@ async def upload_folder(
         return file.size
 
     async with task_group() as group:
-        walk = _walk(root)
-        while found := await in_thread(_take, walk):
+        while found := await in_thread(_take, files):
             for file in found:
                 # A large one holds as much as an upload may: it goes up alone.
                 await work.start(group, file.name, file.size, partial(send, prefix + file.name, file))
     return work.summary
 
 
-def _take(walk: Iterator[_File]) -> list[_File]:
+def _take(walk: Iterator[LocalFile]) -> list[LocalFile]:
     return list(itertools.islice(walk, _WALKED))
 
 
-def _walk(root: Path) -> Iterator[_File]:
+def walk(root: Path) -> Iterator[LocalFile]:
     """Find all files beneath a folder. It blocks: advance it in a thread."""
     folders = [root]
     while folders:
@@ -228,30 +264,38 @@ def _walk(root: Path) -> Iterator[_File]:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(path)
                 else:
-                    yield _look_at(path, path.relative_to(root).as_posix(), root)
+                    yield look_at(path, path.relative_to(root).as_posix(), root)
 
 
-def _look_at(path: Path, name: str, root: Path) -> _File:
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return _File(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads out of {root}"))
+def look_at(path: Path, name: str, root: Path | None = None) -> LocalFile:
+    """Find out how large a file is, and whether it can be sent: not if it is beneath ``root`` and a link out of it."""
+    if root is not None and path.is_symlink() and not path.resolve().is_relative_to(root):
+        return LocalFile(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads out of {root}"))
     try:
         status = path.stat()
     except OSError as error:
-        return _File(name, path, 0, ValueError(f"{name!r} cannot be read: {error}"))
+        return LocalFile(name, path, 0, error)
     if not stat.S_ISREG(status.st_mode):
-        return _File(name, path, 0, ValueError(f"{name!r} is neither a regular file nor a folder"))
-    return _File(name, path, status.st_size)
+        return LocalFile(name, path, 0, ValueError(f"{name!r} is neither a regular file nor a folder"))
+    return LocalFile(name, path, status.st_size)
 
 
 # Download
 
 
 async def download_folder(
-    client: BucketClient, prefix: str, folder: Path, progress: Progress, *, max_files: int, skip_equal: bool
+    client: BucketClient,
+    prefix: str,
+    folder: Path,
+    progress: Progress,
+    *,
+    max_files: int,
+    skip_equal: bool,
+    on_file: OnFile | None = None,
 ) -> FolderSummary:
     """Download all objects whose keys begin with ``prefix``; see `AsyncS3Bucket.download_folder`."""
     await in_thread(folder.mkdir, parents=True, exist_ok=True)
-    work = _Folder(client, progress, max_files)
+    work = _Folder(client, progress, max_files, on_file)
 
     async def fetch(name: str, item: ObjectInfo) -> int | None:
         if name.endswith("/"):
@@ -281,7 +325,7 @@ def _place(folder: Path, name: str, item: ObjectInfo, part_size: int, *, skip_eq
     """Return where an object belongs, with its parents made, and whether it is there already."""
     check_key(item.key)  # one with ".." or "." was made by other means than ours
     path = safe_join(folder, name)
-    return path, skip_equal and not path.is_symlink() and _is_same(path, item.size, item.etag, part_size)
+    return path, skip_equal and not path.is_symlink() and is_same_file(path, item.size, item.etag, part_size)
 
 
 async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress: Progress) -> int:
@@ -320,7 +364,7 @@ async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[ObjectInfo,
                 await asyncio.sleep(0)  # whoever takes them may not wait for anything in between
 
 
-def _is_same(path: Path, size: int, etag: str, part_size: int) -> bool:
+def is_same_file(path: Path, size: int, etag: str, part_size: int) -> bool:
     """Whether a file has an object's size and content, as far as its ETag tells. It blocks: call it in a thread."""
     try:
         with path.open("rb", buffering=0) as file:

@@ -65,14 +65,15 @@ class Progress:
             while not task.done():
                 await self._news.wait()
                 self._news.clear()
-                await self._report()
+                await self.report()
         return task.result()
 
     async def finish(self) -> None:
         """Report what is left; the callback is called at least once."""
-        await self._report(even_nothing=not self._called)
+        await self.report(even_nothing=not self._called)
 
-    async def _report(self, *, even_nothing: bool = False) -> None:
+    async def report(self, *, even_nothing: bool = False) -> None:
+        """Tell the callback now."""
         count, self._pending = self._pending, 0
         if self._callback is not None and (count or even_nothing):
             self._called = True

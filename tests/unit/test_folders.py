@@ -95,7 +95,7 @@ async def test_links_that_lead_out_are_failures(own: AsyncS3Bucket, folder: Path
     assert summary.transferred == 6
     assert await own.read("in") == b"first"
     assert "leads out" in str(summary.failed["out"])
-    with pytest.raises(ValueError, match="broken") as caught:
+    with pytest.raises(OSError, match="broken") as caught:
         summary.raise_for_failures()
     assert "one of 4" in caught.value.__notes__[0]
     FolderSummary().raise_for_failures()
