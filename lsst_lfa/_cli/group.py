@@ -19,7 +19,13 @@ __all__ = ["cli", "run_group"]
 
 # In the order of the help.
 _MODULES: Final = {
+    "put": "put",
+    "get": "get",
+    "cat": "get",
+    "ls": "ls",
     "stat": "stat",
+    "rm": "rm",
+    "share": "share",
 }
 
 

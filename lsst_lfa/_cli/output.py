@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
 
@@ -47,10 +48,27 @@ class Output:
         self.quiet = bool(quiet)
         self.verbose = verbose
         self.debug = bool(debug)
+        self._above: Console | None = None
 
     def line(self, text: str) -> None:
         """Write a line of the result."""
-        sys.stdout.write(f"{text}\n")
+        if self._above is not None:
+            self._above.print(text, soft_wrap=True)
+        else:
+            sys.stdout.write(f"{text}\n")
+
+    def name(self, text: str) -> None:
+        """Write a line of what others named: whatever is in it, it stays one line."""
+        self.line(printable(text))
+
+    @contextmanager
+    def above(self, console: Console) -> Iterator[None]:
+        """Write lines above what the console shows meanwhile, if both are the same terminal."""
+        self._above = console if sys.stdout.isatty() else None
+        try:
+            yield
+        finally:
+            self._above = None
 
     def json(self, item: dict[str, Any]) -> None:
         """Write an item as a line of JSON; times as ISO 8601."""
@@ -76,8 +94,8 @@ class Output:
         return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def note(self, text: str) -> None:
-        """Say what was done, unless that was not wanted."""
-        if not self.quiet:
+        """Say what was done, to somebody who is there or wants to know."""
+        if not self.quiet and (self.verbose or sys.stderr.isatty()):
             self.error(text)
 
     def detail(self, text: str) -> None:

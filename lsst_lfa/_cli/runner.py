@@ -62,10 +62,13 @@ class _StoppedError(BaseException):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for what went wrong; that of many failures is theirs, if they all have the same."""
+    """Return the exit code for what went wrong; that of many failures is theirs, if they all have the same.
+
+    A file among many that cannot be stored is no wrong usage.
+    """
     if isinstance(error, PartlyFailedError):
         codes = {exit_code(each) for each in error.failures}
-        return codes.pop() if len(codes) == 1 else FAILED
+        return codes.pop() if len(codes) == 1 and USAGE not in codes else FAILED
     return next((code for kinds, code in _CODES.items() if isinstance(error, kinds)), FAILED)
 
 

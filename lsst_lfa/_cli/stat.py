@@ -9,6 +9,8 @@ import click
 from .command import TARGET_OPTIONS, add_options, command, json_option
 
 if TYPE_CHECKING:
+    from lsst_lfa._urls import ObjectUrl
+
     from .output import Output
 
 __all__ = ["stat"]
@@ -28,18 +30,26 @@ async def stat(
     as_json: bool,
 ) -> None:
     """Tell all that is known of an object, without its data."""
+    from .many import for_each
     from .output import human_size
     from .targets import Places, Service
 
     places = Places(site, bucket, profile)
+    urls = [places.object(target) for target in targets]
     async with Service() as service:
-        for target in targets:
-            url = places.object(target)
+
+        async def tell(url: ObjectUrl) -> None:
             holder = service.bucket(url)
             info = await holder.head(url.key)
-            facts = {"url": holder.url(url.key), "bucket": url.bucket} | info._asdict()
+            facts = {"url": holder.url(url.key), "bucket": url.bucket, **info._asdict()}
             if as_json:
                 output.json(facts)
-                continue
+                return
             facts["size"] = f"{info.size} ({human_size(info.size)})"
-            output.table(("", ""), [(name, str(value)) for name, value in facts.items() if value])
+            facts["last_modified"] = f"{info.last_modified:%Y-%m-%dT%H:%M:%SZ}"
+            facts |= {f"metadata {name}": value for name, value in (facts.pop("metadata") or {}).items()}
+            for name, value in facts.items():
+                if value is not None:
+                    output.name(f"{name.replace('_', ' ') + ':':15} {value}")
+
+        await for_each(output, urls, tell)

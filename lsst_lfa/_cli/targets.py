@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lsst_lfa import AsyncS3Bucket, S3Session
     from lsst_lfa._urls import FileUrl, PresignedUrl
 
-__all__ = ["Places", "Service"]
+__all__ = ["Places", "Service", "is_url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Places:
         ConfigurationError
             If the site is unknown.
         """
-        if not _is_url(text):
+        if not is_url(text):
             return self._located(ObjectUrl(None, self._bucket(text), check_key(text)))
         parsed = parse_url(text)
         return self._located(parsed) if isinstance(parsed, ObjectUrl) else parsed
@@ -62,7 +62,7 @@ class Places:
 
     def prefix(self, text: str | None) -> ObjectUrl:
         """Tell where all objects are whose keys begin alike; without a key, all of the bucket."""
-        if text is None or not _is_url(text):
+        if text is None or not is_url(text):
             key = check_key(text) if text else ""
             return self._located(ObjectUrl(None, self._bucket(text or ""), key))
         # As the URL of an object in it.
@@ -124,5 +124,6 @@ class Service:
         await self._open.aclose()
 
 
-def _is_url(text: str) -> bool:
+def is_url(text: str) -> bool:
+    """Whether an argument is a URL, rather than a key or the name of a file."""
     return "://" in text or text[:5].lower() == "file:"

@@ -1,0 +1,202 @@
+"""What ``get`` and ``cat`` do."""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lsst_lfa._download_url import save_url, wait_for
+from lsst_lfa._transfer.concurrency import OwnThread, in_thread, run_in_thread
+from lsst_lfa._transfer.folders import is_same_file
+from lsst_lfa._urls import FileUrl, ObjectUrl, PresignedUrl
+
+from .many import for_each, tell_failures
+from .progress import tally
+from .targets import Service
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .output import Output
+    from .progress import Tally
+    from .targets import Places
+
+__all__ = ["Download", "download_all", "plan", "write_all"]
+
+_AT_ONCE: Final = 8
+_FILES_AT_ONCE: Final = 16  # of a folder
+_CHUNK: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What comes from where.
+
+    Attributes
+    ----------
+    url : `ObjectUrl`, `PresignedUrl` or `FileUrl`
+        The object; with ``recursive``, the folder.
+    path : `pathlib.Path`
+        Where it belongs.
+    """
+
+    url: ObjectUrl | PresignedUrl | FileUrl
+    path: Path
+
+
+def plan(urls: Sequence[ObjectUrl | PresignedUrl | FileUrl], path: str | None, *, recursive: bool) -> list[Download]:
+    """Decide where each belongs.
+
+    Raises
+    ------
+    click.UsageError
+        If one has no name, or several the same.
+    """
+    inside = path is None or path.endswith("/") or Path(path).is_dir()
+    if not inside and len(urls) > 1:
+        raise click.UsageError('several files need a folder: end its PATH with "/"')
+    here = Path(path or "")
+    downloads = [Download(url, here / _name(url, recursive=recursive) if inside else here) for url in urls]
+    paths = [download.path for download in downloads]
+    for each in paths:
+        if paths.count(each) > 1:
+            msg = f"two of these would become {each}: download them to different folders"
+            raise click.UsageError(msg)
+    return downloads
+
+
+def _name(url: ObjectUrl | PresignedUrl | FileUrl, *, recursive: bool) -> str:
+    """Return the last part of a key or path."""
+    if isinstance(url, FileUrl):
+        return url.path.name
+    key = url.key if isinstance(url, ObjectUrl) else url.place[2]
+    name = (key.rstrip("/") if recursive else key).rpartition("/")[2]
+    if not name and not recursive:
+        msg = f"{key!r} is a folder: -r downloads what is in it"
+        raise click.UsageError(msg)
+    return name
+
+
+async def download_all(
+    output: Output,
+    places: Places,
+    *,
+    targets: Sequence[str],
+    path: str | None,
+    recursive: bool,
+    wait: float,
+    as_json: bool,
+) -> None:
+    """Download what was planned, and tell the path of each file."""
+    urls = [places.prefix(target) if recursive else places.target(target) for target in targets]
+    downloads = await in_thread(plan, urls, path, recursive=recursive)
+    what = downloads[0].path.name if len(downloads) == 1 else f"{len(downloads)} files"
+    async with Service() as service:
+        with tally(output, f"get {what}") as counted:
+
+            def on_file(file: Path, size: int | None) -> None:
+                counted.done(size)
+                if as_json:
+                    output.json({"path": str(file), "size": size, "skipped": size is None})
+                else:
+                    output.name(str(file))
+
+            async def fetch(download: Download) -> None:
+                url, file = download.url, download.path
+                await in_thread(file.parent.mkdir, parents=True, exist_ok=True)
+                if isinstance(url, ObjectUrl):
+                    size = await wait_for(lambda: _download(service, url, file, counted), wait)
+                else:
+                    size = await wait_for(lambda: _save(url, file, counted), wait)
+                on_file(file, size)
+
+            async def fetch_folder(download: Download) -> None:
+                assert isinstance(download.url, ObjectUrl)  # noqa: S101 - for the type checker
+                folder = download.path
+                summary = await service.bucket(download.url)._download_folder(  # noqa: SLF001 - a room of ours
+                    download.url.key,
+                    folder,
+                    counted.advance,
+                    skip_equal=True,
+                    max_files=_FILES_AT_ONCE,
+                    on_file=lambda name, size: on_file(folder / name, size),
+                )
+                if not (summary.transferred or summary.skipped or summary.failed):
+                    msg = f"bucket {download.url.bucket} has no folder {download.url.key!r}"
+                    raise FileNotFoundError(msg)
+                tell_failures(output, summary.failed.values())
+
+            if recursive:
+                await for_each(output, downloads, fetch_folder)
+            else:
+                await for_each(output, downloads, fetch, at_once=_AT_ONCE)
+
+
+async def _download(service: Service, url: ObjectUrl, path: Path, counted: Tally) -> int | None:
+    """Download an object; return its size, or `None` if the file is equal to it already."""
+    bucket = service.bucket(url)
+    is_file = await in_thread(lambda: path.is_file() and not path.is_symlink())
+    if is_file or counted.visible:
+        info = await bucket.head(url.key)
+        part_size = bucket._config.part_size  # noqa: SLF001 - a room of ours
+        if is_file and await run_in_thread(is_same_file, path, info.size, info.etag, part_size):
+            return None
+        counted.expect(info.size)
+    await bucket.download_file(url.key, path, counted.advance)
+    return await in_thread(lambda: path.stat().st_size)
+
+
+async def _save(url: PresignedUrl | FileUrl, path: Path, counted: Tally) -> int | None:
+    if isinstance(url, FileUrl):
+        if await in_thread(lambda: path.is_file() and filecmp.cmp(url.path, path, shallow=False)):
+            return None
+        counted.expect(await in_thread(lambda: url.path.stat().st_size))
+    await save_url(url, path, counted.advance)
+    return await in_thread(lambda: path.stat().st_size)
+
+
+async def write_all(output: Output, places: Places, *, targets: Sequence[str], wait: float) -> None:
+    """Write objects to the standard output, one after another."""
+    urls = [places.target(target) for target in targets]
+    # A reader that is slow, or has stopped, must hold neither the event loop nor the end of the process.
+    thread = OwnThread("lsst_lfa-stdout")
+
+    async def write(data: bytes) -> None:
+        await run_in_thread(_write, data, executor=thread)
+
+    async with Service() as service:
+
+        async def copy(url: ObjectUrl | PresignedUrl | FileUrl) -> None:
+            if isinstance(url, ObjectUrl):
+                bucket = service.bucket(url)
+                if wait:
+                    await wait_for(lambda: bucket.head(url.key), wait)
+                async with bucket.stream(url.key) as chunks:
+                    async for chunk in chunks:
+                        await write(chunk)
+                return
+            with tempfile.TemporaryDirectory(prefix="lsst-lfa-") as folder:
+                path = Path(folder) / "data"
+                await wait_for(lambda: save_url(url, path, None), wait)
+                with path.open("rb") as file:
+                    while chunk := await run_in_thread(file.read, _CHUNK):
+                        await write(chunk)
+
+        try:
+            await for_each(output, urls, copy)
+        finally:
+            thread.shutdown()
+
+
+def _write(data: bytes) -> None:
+    # Not by Python's buffer: a thread that waits in it keeps the interpreter from ending.
+    view = memoryview(data)
+    while view:
+        view = view[os.write(sys.stdout.fileno(), view) :]
