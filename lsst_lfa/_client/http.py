@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import socket
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from botocore.parsers import ResponseParserError
 from multidict import CIMultiDict
 from yarl import URL
@@ -26,6 +23,7 @@ from lsst_lfa._transfer.request_body import RepeatableBody, RequestBody
 from lsst_lfa._transfer.response_body import connection_protocol
 from lsst_lfa._transfer.timeouts import note_work
 
+from .connections import Connector, Resolver, transports_used
 from .tls import make_tls_context
 
 if TYPE_CHECKING:
@@ -42,9 +40,6 @@ _MAX_BODY = 32 * 1024 * 1024
 _KEEPALIVE = 12.0
 # What a server that expects TLS says to a plain request begins with this (RFC 8446, 5.1), as aiohttp shows it.
 _TLS_ALERT = r"\x15\x03"
-
-# The transport that the request under way in this task was given.
-_transport: ContextVar[list[asyncio.Transport]] = ContextVar("_transport")
 
 
 class HttpSession:
@@ -92,7 +87,7 @@ class HttpSession:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, keepalive_timeout=_KEEPALIVE, resolver=_Resolver()),
+            connector=Connector(limit=0, keepalive_timeout=_KEEPALIVE, resolver=Resolver()),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
             skip_auto_headers={"Content-Type"},
@@ -195,7 +190,7 @@ class HttpSession:
         if proxy is not None and not tunnelled:
             headers.extend(proxy.headers)
         transports: list[asyncio.Transport] = []
-        token = _transport.set(transports)
+        token = transports_used.set(transports)
         failure: Exception | None = None
         try:
             response = await self._session.request(
@@ -220,7 +215,7 @@ class HttpSession:
             _abort(transports)
             raise
         finally:
-            _transport.reset(token)
+            transports_used.reset(token)
         _abort(transports)
         # Outside the except clause: aiohttp's error has the request's headers, with all that was signed.
         raise failure
@@ -231,42 +226,6 @@ class HttpSession:
             if self._context is None:
                 self._context = await in_thread(make_tls_context, self._verify, self._client_cert)
             return self._context
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Tells the task that sends a request which connection it got."""
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Get a connection as aiohttp does, which documents this method, but not what else it is given."""
-        connection = await super().connect(*args, **kwargs)
-        if connection.transport is not None:
-            _transport.get().append(connection.transport)
-        return connection
-
-
-class _Resolver(AbstractResolver):
-    """Looks hosts up in threads of our own: the default executor is the user's, and may be full."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await in_thread(
-            socket.getaddrinfo, host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
-        )
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(address[0]),
-                port=int(address[1]),
-                family=kind,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for kind, _, protocol, _, address in found
-        ]
-
-    async def close(self) -> None:
-        """Do nothing: there is nothing to close."""
 
 
 class _Response:

@@ -17,7 +17,7 @@ import trustme
 from aiohttp.client_proto import ResponseHandler
 
 from lsst_lfa import MockS3Server, S3Session, TransferConfig, errors
-from lsst_lfa._client import http
+from lsst_lfa._client import connections
 from lsst_lfa._client.tls import make_tls_context
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def round_trip(server: MockS3Server) -> None:
 @pytest.mark.parametrize(
     ("owner", "name"),
     [
-        pytest.param(http._Connector, "connect", id="aiohttp asks the connector by another name"),
+        pytest.param(connections.Connector, "connect", id="aiohttp asks the connector by another name"),
         pytest.param(ResponseHandler, "force_close", id="aiohttp's force_close"),
         pytest.param("botocore.handlers", "validate_bucket_name", id="botocore's validate_bucket_name"),
     ],
@@ -53,6 +53,14 @@ async def test_all_goes_on_without(
         monkeypatch.delattr(f"{owner}.{name}")
     else:
         monkeypatch.delattr(owner, name)
+    await round_trip(server)
+
+
+async def test_without_aiohttps_word_that_a_connection_is_stale(
+    server: MockS3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hasattr(ResponseHandler, connections._IS_STALE)
+    monkeypatch.setattr(connections, "_IS_STALE", "another_name")
     await round_trip(server)
 
 
@@ -83,7 +91,7 @@ async def refusing() -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(http._Connector, "connect"), (ResponseHandler, "force_close"), (ResponseHandler, None)]
+    ("owner", "name"), [(connections.Connector, "connect"), (ResponseHandler, "force_close"), (ResponseHandler, None)]
 )
 async def test_an_upload_that_is_refused_before_it_was_read_says_why_without(
     owner: type, name: str | None, monkeypatch: pytest.MonkeyPatch
