@@ -8,7 +8,6 @@ import copy
 import functools
 import hashlib
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
 
 from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
@@ -18,13 +17,14 @@ from botocore.exceptions import BotoCoreError
 from botocore.parsers import ResponseParserError
 
 from lsst_lfa import errors
-from lsst_lfa._transfer.concurrency import in_thread, run_in_thread
+from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.failures import TransportError
 from lsst_lfa._transfer.responses import parse_time
 from lsst_lfa.naming import is_tenant
 
 from .credentials import prepare_credentials
 from .http import HttpSession
+from .long_lists import ParserFactory, keep_lists_from_botocore
 from .signing import choose_signer
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 __all__ = ["install_handlers", "open_client"]
-
-# Parsed in a thread above this: a listing of 1,000 keys would hold the event loop for 30 ms.
-_PARSE_INLINE = 32 * 1024
-_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
-_PARTS = "lsst_lfa parts"
 
 
 async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
@@ -63,8 +58,7 @@ async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
         for operation in ("PutObject", "UploadPart"):
             client.meta.events.register_first(f"choose-signer.s3.{operation}", choose_signer)
         client.meta.events.register("response-received.s3", _require_xml)
-        client.meta.events.register("before-parameter-build.s3.CompleteMultipartUpload", _take_parts)
-        client.meta.events.register("before-call.s3.CompleteMultipartUpload", _write_parts)
+        keep_lists_from_botocore(client)
         yield client
     finally:
         await context.__aexit__(None, None, None)
@@ -79,7 +73,7 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
         session.warm_up_loader_caches("s3")
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=parse_time)
-    session.register_component("response_parser_factory", _ParserFactory(parsers))
+    session.register_component("response_parser_factory", ParserFactory(parsers))
     # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
     # Providers of credentials read files, run programs, and ask services; the session keeps what they find.
     sign = settings.signs(lambda: asyncio.run(session.get_credentials()))
@@ -126,61 +120,9 @@ def _content_md5(params: dict[str, Any], **_: object) -> None:
     params["headers"].setdefault("Content-MD5", base64.b64encode(digest).decode())
 
 
-def _take_parts(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    """Keep the parts from botocore: to check and to write 10,000 of them holds the loop for 0.2 s."""
-    context[_PARTS] = params.pop("MultipartUpload")["Parts"]
-
-
-def _write_parts(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    parts = "".join(
-        f"<Part><PartNumber>{part['PartNumber']}</PartNumber><ETag>{escape(part['ETag'])}</ETag></Part>"
-        for part in context[_PARTS]
-    )
-    params["body"] = f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{parts}</CompleteMultipartUpload>'.encode()
-
-
 def _require_xml(response_dict: dict[str, Any] | None, parsed_response: dict[str, Any] | None, **_: object) -> None:
     """Refuse a 200 whose body is not XML; botocore would say that the server responded with 500."""
     status = response_dict["status_code"] if response_dict else None
     # An error that is told in XML has a code of its own.
     if status == 200 and (parsed_response or {}).get("Error", {}).get("Code") == "500":  # noqa: PLR2004
         raise ResponseParserError("its body is not XML")
-
-
-class _ParserFactory:
-    """Makes botocore's parsers, which then neither hold the loop nor fail on what a server gets wrong."""
-
-    def __init__(self, factory: Any) -> None:
-        self._factory = factory
-
-    def set_parser_defaults(self, **defaults: Any) -> None:
-        """Hand over what botocore wants its parsers to be made with."""
-        self._factory.set_parser_defaults(**defaults)
-
-    def create_parser(self, protocol: str) -> _Parser:
-        """Make a parser."""
-        return _Parser(self._factory.create_parser(protocol))
-
-
-class _Parser:
-    """botocore's parser of responses, but what it cannot read is always a `ResponseParserError`."""
-
-    def __init__(self, parser: Any) -> None:
-        self._parser = parser
-
-    async def parse(self, response: dict[str, Any], shape: Any) -> Any:
-        """Parse a response; a large one in a thread."""
-        body = response["body"]
-        try:
-            if isinstance(body, bytes) and len(body) > _PARSE_INLINE:
-                parsed = await run_in_thread(lambda: asyncio.run(self._parser.parse(response, shape)))
-            else:
-                parsed = await self._parser.parse(response, shape)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Of the server's text nothing but its parsing is at work here.
-            msg = f"{type(error).__name__}: {error}"
-            raise ResponseParserError(msg) from error
-        if isinstance(parsed.get("Error"), dict):
-            # botocore takes each field for a text, which it is not if the server sent it twice.
-            parsed["Error"] = {name: text for name, text in parsed["Error"].items() if isinstance(text, str)}
-        return parsed

@@ -1,0 +1,114 @@
+"""Requests and responses that list a thousand things: botocore would hold the event loop to write or read one."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+from botocore import handlers
+from botocore.parsers import ResponseParserError
+
+from lsst_lfa._transfer.concurrency import run_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ParserFactory", "keep_lists_from_botocore"]
+
+# Parsed in a thread above this: a listing of 1,000 keys would hold the event loop for 30 ms.
+_PARSE_INLINE = 32 * 1024
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+_ITEMS = "lsst_lfa items"
+
+
+def keep_lists_from_botocore(client: Any) -> None:
+    """Have what is long written here, and what is long parsed once only, in a thread by `ParserFactory`'s parsers."""
+    events = client.meta.events
+    for operation, argument, items, write in (
+        ("CompleteMultipartUpload", "MultipartUpload", "Parts", _write_parts),
+        ("DeleteObjects", "Delete", "Objects", _write_objects),
+    ):
+        take = functools.partial(_take_items, argument, items)
+        events.register(f"before-parameter-build.s3.{operation}", take)
+        # Before what makes digests of it.
+        events.register_first(f"before-call.s3.{operation}", functools.partial(_write_items, write))
+    # Where botocore has it no more, what it has instead stays: a long listing may hold the event loop.
+    find_error = getattr(handlers, "_handle_200_error", None)
+    if find_error is not None:
+        events.unregister("before-parse.s3.*", find_error)
+        events.register_first("before-parse.s3.*", functools.partial(_find_error, find_error))
+
+
+def _take_items(argument: str, items: str, params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
+    """Keep the items from botocore: to check and to write 10,000 of them holds the loop for 0.2 s."""
+    context[_ITEMS] = params[argument][items]
+    params[argument] = {items: []}
+
+
+def _write_items(
+    write: Callable[[list[dict[str, Any]]], str], params: dict[str, Any], context: dict[str, Any], **_: object
+) -> None:
+    params["body"] = write(context[_ITEMS]).encode()
+
+
+def _write_parts(parts: list[dict[str, Any]]) -> str:
+    written = "".join(
+        f"<Part><PartNumber>{part['PartNumber']}</PartNumber><ETag>{escape(part['ETag'])}</ETag></Part>"
+        for part in parts
+    )
+    return f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{written}</CompleteMultipartUpload>'
+
+
+def _write_objects(objects: list[dict[str, Any]]) -> str:
+    written = "".join(f"<Object><Key>{escape(item['Key'])}</Key></Object>" for item in objects)
+    return f'<Delete xmlns="{_NAMESPACE}">{written}</Delete>'
+
+
+def _find_error(find_error: Callable[..., None], response_dict: dict[str, Any], **kwargs: object) -> None:
+    """Let botocore look for an error behind a 200, which it does by parsing the body; no long one is an error."""
+    if not _is_long(response_dict["body"]):
+        find_error(response_dict=response_dict, **kwargs)
+
+
+def _is_long(body: object) -> bool:
+    return isinstance(body, bytes) and len(body) > _PARSE_INLINE
+
+
+class ParserFactory:
+    """Makes botocore's parsers, which then neither hold the loop nor fail on what a server gets wrong."""
+
+    def __init__(self, factory: Any) -> None:
+        self._factory = factory
+
+    def set_parser_defaults(self, **defaults: Any) -> None:
+        """Hand over what botocore wants its parsers to be made with."""
+        self._factory.set_parser_defaults(**defaults)
+
+    def create_parser(self, protocol: str) -> _Parser:
+        """Make a parser."""
+        return _Parser(self._factory.create_parser(protocol))
+
+
+class _Parser:
+    """botocore's parser of responses, but what it cannot read is always a `ResponseParserError`."""
+
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    async def parse(self, response: dict[str, Any], shape: Any) -> Any:
+        """Parse a response; a large one in a thread."""
+        try:
+            if _is_long(response["body"]):
+                parsed = await run_in_thread(lambda: asyncio.run(self._parser.parse(response, shape)))
+            else:
+                parsed = await self._parser.parse(response, shape)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Of the server's text nothing but its parsing is at work here.
+            msg = f"{type(error).__name__}: {error}"
+            raise ResponseParserError(msg) from error
+        if isinstance(parsed.get("Error"), dict):
+            # botocore takes each field for a text, which it is not if the server sent it twice.
+            parsed["Error"] = {name: text for name, text in parsed["Error"].items() if isinstance(text, str)}
+        return parsed
