@@ -61,7 +61,8 @@ class S3Session:
     max_connections : `int`, optional
         Connections that all transfers share.
     connect_timeout : `float`, optional
-        Seconds to wait for a connection.
+        Seconds to wait for a connection; and for the response of a service
+        that grants credentials, such as STS.
     max_rate : `float`, optional
         Bytes per second, both ways together, that all transfers share; `None`
         is no limit.

@@ -159,8 +159,9 @@ class UploadVerbs(BucketBase):
     ) -> str:
         """Copy an object within the service, without downloading it.
 
-        Up to 5 GiB are copied in one request, more in parts. All of it is of
-        the version that is there at the start, or there is no copy.
+        Up to ``TransferConfig.copy_threshold`` bytes (5 GiB) are copied in one
+        request, more in parts. All of it is of the version that is there at
+        the start, or there is no copy.
 
         Parameters
         ----------
@@ -173,7 +174,7 @@ class UploadVerbs(BucketBase):
             The source's bucket, if it is another one of this service.
         content_type, metadata, extra_args
             What replaces that of the source; see `upload`. The rest is kept,
-            except that the storage class and the ACL, and above 5 GiB the tags,
+            except that the storage class and the ACL, and in parts the tags,
             are those of a new object.
 
         Returns

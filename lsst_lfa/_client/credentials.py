@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["prepare_credentials"]
 
-_TIMEOUT = 5.0
-
 
 async def prepare_credentials(session: AioSession, settings: Settings) -> None:
     """Make sure that a session has credentials, and that they can be sent.
@@ -35,8 +33,9 @@ async def prepare_credentials(session: AioSession, settings: Settings) -> None:
         _check(settings.access_key_id, settings.secret_access_key, settings.session_token)
         return
     # For the services that a provider asks, as STS: botocore would wait for minutes.
+    limit = settings.connect_timeout
     session.set_default_client_config(
-        AioConfig(connect_timeout=settings.connect_timeout, read_timeout=_TIMEOUT, retries={"total_max_attempts": 2})
+        AioConfig(connect_timeout=limit, read_timeout=limit, retries={"total_max_attempts": 2})
     )
     provider = _Provider(session.get_component("credential_provider"))
     session.register_component("credential_provider", provider)

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from lsst_lfa._public import public
 
-from .plan import MAX_PART_SIZE, MIN_PART_SIZE, MiB
+from .plan import MAX_PART_SIZE, MIN_PART_SIZE, GiB, MiB
 
 __all__ = ["TransferConfig"]
 
@@ -34,6 +34,11 @@ class TransferConfig:
         The most bytes in a part of what is already in memory: bytes, or an
         `io.BytesIO`. Such a part takes up no memory of its own, and fewer
         requests cost less.
+    copy_threshold : `int`
+        Objects of up to this many bytes are copied in one request, larger
+        ones in parts, in parallel. At most 5 GiB, S3's limit for one request.
+    copy_part_size : `int`
+        Bytes in a part of a copy; 5 MiB to 5 GiB.
     range_size : `int`
         The most bytes that one request of a parallel download asks for. They
         go straight to their place, so they take up no memory of their own.
@@ -85,6 +90,8 @@ class TransferConfig:
     part_size: int = 16 * MiB
     multipart_threshold: int = 16 * MiB
     memory_part_size: int = 32 * MiB
+    copy_threshold: int = 5 * GiB
+    copy_part_size: int = 512 * MiB
     range_size: int = 64 * MiB
     io_chunksize: int = MiB // 4
     max_concurrency: int = 32
@@ -100,12 +107,10 @@ class TransferConfig:
     cleanup_timeout: float = 2.0
 
     def __post_init__(self) -> None:
-        self._require(MIN_PART_SIZE <= self.part_size <= MAX_PART_SIZE, "part_size", "5 MiB to 5 GiB")
-        self._require(
-            0 <= self.multipart_threshold <= MAX_PART_SIZE,
-            "multipart_threshold",
-            "0 to 5 GiB",
-        )
+        for name in ("part_size", "copy_part_size"):
+            self._require(MIN_PART_SIZE <= getattr(self, name) <= MAX_PART_SIZE, name, "5 MiB to 5 GiB")
+        for name in ("multipart_threshold", "copy_threshold"):
+            self._require(0 <= getattr(self, name) <= MAX_PART_SIZE, name, "0 to 5 GiB")
         self._require(1 <= self.memory_part_size <= MAX_PART_SIZE, "memory_part_size", "1 byte to 5 GiB")
         for name in ("range_size", "io_chunksize", "max_concurrency", "max_memory", "min_rate", "max_attempts"):
             self._require(getattr(self, name) >= 1, name, "1 or more")

@@ -10,7 +10,7 @@ from lsst_lfa.errors import LfaError, ObjectChangedError
 
 from .concurrency import task_group
 from .operations import head_response
-from .plan import GiB, MiB, part_sizes
+from .plan import MiB, part_sizes
 from .progress import Progress
 from .responses import etag_of, object_info, require_field, strong_etag
 from .stored import CopyOptions, UploadOptions
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["copy"]
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html: one request copies no more.
-_MAX_COPY = 5 * GiB
-_PART_SIZE = 512 * MiB
 # A server says nothing while it copies. It takes a second for so many bytes, or it is not worth waiting for.
 _SLOWEST = 16 * MiB
 
@@ -37,7 +34,7 @@ async def copy(client: BucketClient, source_bucket: str, source: str, key: str, 
         If the source was replaced meanwhile.
     """
     origin = await _Source.find(replace(client, bucket=source_bucket), source)
-    if origin.size > _MAX_COPY:
+    if origin.size > client.config.copy_threshold:
         origin.require_safe_name()
         params = options.params_for_new(origin.head)
         await _MultipartCopy(client, key, UploadOptions(params=params), origin).copy()
@@ -83,7 +80,7 @@ class _Source:
         """Refuse what Ceph RGW would take for another object: it decodes the source of a part twice (seen in 16.2)."""
         headers = self.head["ResponseMetadata"].get("HTTPHeaders", {})
         if "%" in self.key and any(name.startswith("x-rgw-") for name in headers):
-            what = 'Ceph cannot copy an object of over 5 GiB whose key has a "%": it might copy another one'
+            what = 'Ceph cannot copy an object in parts whose key has a "%": it might copy another one'
             hint = "Download it and upload it again: upload takes what open() gives."
             raise self.client.info("copy", self.key).failed(LfaError, what, hint, transient=False)
 
@@ -111,9 +108,10 @@ class _MultipartCopy(MultipartUpload):
         await self._run(self._copy_parts())
 
     async def _copy_parts(self) -> None:
-        slots = asyncio.Semaphore(self._client.config.max_concurrency)
+        config = self._client.config
+        slots = asyncio.Semaphore(config.max_concurrency)
         async with task_group() as group:
-            for number, size in enumerate(part_sizes(self._source.size, _PART_SIZE), 1):
+            for number, size in enumerate(part_sizes(self._source.size, config.copy_part_size), 1):
                 stop = min(self._size + size, self._source.size)
                 await slots.acquire()
                 self._etags.append("")

@@ -23,7 +23,7 @@ from .responses import bad_response, etag_of, object_info, require_field, server
 from .stored import UploadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
     from datetime import datetime
 
     from .attempts import BucketClient
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .progress import Progress
     from .sources import Part, Source
 
-__all__ = ["MultipartUpload", "upload"]
+__all__ = ["MultipartUpload", "read_parts", "upload"]
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ async def upload(
     fails, and whenever it is cancelled, no multipart upload stays behind; if
     the server cannot be reached to abort it, its id is logged.
     """
-    async with source, aclosing(_parts(source, client.config, client.slots.up)) as parts:
+    async with source, aclosing(read_parts(source, _part_sizes(source, client.config, client.slots.up))) as parts:
         first: list[Part] = []
         size, known = 0, source.size or 0
         while max(size, known) <= client.config.multipart_threshold and (part := await anext(parts, None)) is not None:
@@ -75,19 +75,20 @@ def _size(part: Part) -> int:
     return sum(view.nbytes for view in part)
 
 
-def _part_size(source: Source, config: TransferConfig, lanes: Lanes) -> int:
-    """Choose the size of parts, for as many as the line rewards."""
+def _part_sizes(source: Source, config: TransferConfig, lanes: Lanes) -> Iterator[int]:
+    """Choose the sizes of parts, for as many as the line rewards."""
     least, width = min(MIN_PART_SIZE, config.part_size), min(lanes.width, config.max_concurrency)
     if source.in_memory:
-        return even_part_size(source.size or 0, width, least, max(config.part_size, config.memory_part_size))
-    most = bounded_part_size(width, least, config.part_size, config.max_memory)
-    return most if source.size is None else even_part_size(source.size, width, least, most)
+        most = max(config.part_size, config.memory_part_size)
+    else:
+        most = bounded_part_size(width, least, config.part_size, config.max_memory)
+    return part_sizes(source.size, most if source.size is None else even_part_size(source.size, width, least, most))
 
 
-async def _parts(source: Source, config: TransferConfig, lanes: Lanes) -> AsyncGenerator[Part, None]:
-    """Read part after part; a source must give what its size promised."""
+async def read_parts(source: Source, sizes: Iterable[int]) -> AsyncGenerator[Part, None]:
+    """Read part after part, of these sizes; a source must give what its size promised."""
     done = 0
-    for size in part_sizes(source.size, _part_size(source, config, lanes)):
+    for size in sizes:
         part = await source.read(size)
         done += _size(part)
         if source.size is not None and (done > source.size or (_size(part) < size and done != source.size)):

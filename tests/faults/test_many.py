@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import lsst_lfa._transfer.copy as engine
 from lsst_lfa import errors
 
 from . import Close, Fault, Hook, Reset, Silence, Status
@@ -16,25 +15,18 @@ from .harness import BUCKET, CONFIG, KEY, LARGE, REVERSED, MiB, open_harness
 from .messages import NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from .harness import Harness
     from .server import FaultyS3Server, Seen
 
 LOST = [Close(carry_out=True), Reset(), Silence(carry_out=True), Status(503, "SlowDown")]
-COPIES = pytest.mark.parametrize("operation", ["CopyObject", "UploadPartCopy"])
-
-
-@pytest.fixture
-def copies(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Have objects copied by this operation."""
-
-    def limit(operation: str) -> None:
-        monkeypatch.setattr(engine, "_MAX_COPY", MiB if operation == "UploadPartCopy" else 100 * MiB)
-        monkeypatch.setattr(engine, "_PART_SIZE", MiB)
-
-    return limit
+COPYING = {
+    "CopyObject": CONFIG,
+    "UploadPartCopy": dataclasses.replace(CONFIG, copy_threshold=MiB, copy_part_size=MiB),
+}
+"""The configuration with which objects are copied by this operation."""
+COPIES = pytest.mark.parametrize("operation", COPYING)
 
 
 def replace(server: FaultyS3Server) -> None:
@@ -51,18 +43,16 @@ def stored(harness: Harness, key: str) -> bytes | None:
 
 @COPIES
 @pytest.mark.parametrize("fault", LOST, ids=repr)
-async def test_a_copy_is_tried_again(tmp_path: Path, copies: Any, operation: str, fault: Any) -> None:
-    copies(operation)
-    async with open_harness(tmp_path) as harness:
+async def test_a_copy_is_tried_again(tmp_path: Path, operation: str, fault: Any) -> None:
+    async with open_harness(tmp_path, config=COPYING[operation]) as harness:
         harness.server.script(Fault(operation, fault, nth=1))
         await harness.bucket.copy(KEY, "copy")
         assert stored(harness, "copy") == LARGE
         assert not harness.server.uploads
 
 
-async def test_a_lost_completion_is_recognised(tmp_path: Path, copies: Any) -> None:
-    copies("UploadPartCopy")
-    async with open_harness(tmp_path) as harness:
+async def test_a_lost_completion_is_recognised(tmp_path: Path) -> None:
+    async with open_harness(tmp_path, config=COPYING["UploadPartCopy"]) as harness:
         harness.server.script(Fault("CompleteMultipartUpload", Close(carry_out=True), nth=1))
         await harness.bucket.copy(KEY, "copy")
         assert stored(harness, "copy") == LARGE
@@ -70,10 +60,9 @@ async def test_a_lost_completion_is_recognised(tmp_path: Path, copies: Any) -> N
 
 
 @COPIES
-async def test_a_source_that_is_replaced_meanwhile_is_told(tmp_path: Path, copies: Any, operation: str) -> None:
+async def test_a_source_that_is_replaced_meanwhile_is_told(tmp_path: Path, operation: str) -> None:
     """The test's server does not know the condition, like Ceph RGW 16."""
-    copies(operation)
-    async with open_harness(tmp_path) as harness:
+    async with open_harness(tmp_path, config=COPYING[operation]) as harness:
         harness.server.script(Fault(operation, Hook(before=replace), nth=1))
         with pytest.raises(errors.ObjectChangedError):
             await harness.bucket.copy(KEY, "copy")
@@ -94,10 +83,9 @@ async def test_a_source_that_is_replaced_meanwhile_is_told(tmp_path: Path, copie
     ids=repr,
 )
 async def test_a_copy_that_fails_leaves_nothing(
-    tmp_path: Path, copies: Any, operation: str, fault: Any, kind: type[errors.LfaError]
+    tmp_path: Path, operation: str, fault: Any, kind: type[errors.LfaError]
 ) -> None:
-    copies(operation)
-    async with open_harness(tmp_path) as harness:
+    async with open_harness(tmp_path, config=COPYING[operation]) as harness:
         harness.server.script(Fault(operation, fault))
         with pytest.raises(kind):
             await harness.bucket.copy(KEY, "copy")
@@ -106,9 +94,8 @@ async def test_a_copy_that_fails_leaves_nothing(
 
 
 @COPIES
-async def test_a_cancelled_copy_leaves_nothing(tmp_path: Path, copies: Any, operation: str) -> None:
-    copies(operation)
-    async with open_harness(tmp_path) as harness:
+async def test_a_cancelled_copy_leaves_nothing(tmp_path: Path, operation: str) -> None:
+    async with open_harness(tmp_path, config=COPYING[operation]) as harness:
         harness.server.script(Fault(operation, Silence(), nth=1))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from astropy.io import fits
 
-import lsst_lfa._transfer.copy as engine
-from lsst_lfa import Folder, download_url, errors
+from lsst_lfa import Folder, TransferConfig, download_url, errors
 from tests.integration.samples import sample
 from tests.integration.web import fetch
 from tests.unit.test_fits_ranges import many_hdus, to_bytes
@@ -18,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from lsst_lfa import AsyncS3Bucket, ObjectReader
+    from lsst_lfa import AsyncS3Bucket, ObjectReader, S3Session
     from tests.integration.conftest import Service
 
 MiB = 1024 * 1024
 SIZES = pytest.mark.parametrize("size", [1000, 17 * MiB], ids=["one request", "parts"])
+IN_PARTS = TransferConfig(copy_threshold=6 * MiB, copy_part_size=5 * MiB)
 METADATA = {"observer": "Ängström", "long": "日本" * 50, "program": "night survey", "empty": "", "spaces": " a  b "}
 
 
@@ -90,11 +90,10 @@ async def test_fits_by_ranges(bucket: AsyncS3Bucket) -> None:
 
 @pytest.mark.parametrize("in_parts", [False, True])
 async def test_copies(
-    service: Service, bucket: AsyncS3Bucket, monkeypatch: pytest.MonkeyPatch, *, in_parts: bool
+    service: Service, session: S3Session, name: str, bucket: AsyncS3Bucket, *, in_parts: bool
 ) -> None:
     if in_parts:
-        monkeypatch.setattr(engine, "_MAX_COPY", 6 * MiB)
-        monkeypatch.setattr(engine, "_PART_SIZE", 5 * MiB)
+        bucket = session.bucket(name, config=IN_PARTS)
     data = sample(12 * MiB)
     source = "source ü+?#.fits" if in_parts else "source ü+%41.fits"
     await bucket.upload(data, source, metadata=METADATA)
@@ -115,10 +114,8 @@ async def test_copies(
 
 
 @pytest.mark.servers("ceph")
-async def test_ceph_is_not_asked_to_copy_what_it_would_mistake(
-    service: Service, name: str, bucket: AsyncS3Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "_MAX_COPY", 6 * MiB)
+async def test_ceph_is_not_asked_to_copy_what_it_would_mistake(service: Service, session: S3Session, name: str) -> None:
+    bucket = session.bucket(name, config=IN_PARTS)
     data = sample(7 * MiB)
     await bucket.upload(data, "%41")
     await bucket.upload(data[::-1], "A")

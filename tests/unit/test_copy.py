@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-import lsst_lfa._transfer.copy as engine
 from lsst_lfa import AsyncS3Bucket, errors
 
 if TYPE_CHECKING:
@@ -18,10 +18,9 @@ LARGE = os.urandom(12 * MiB + 7)
 
 
 @pytest.fixture
-def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the limits of a server that copies 6 MiB at a time."""
-    monkeypatch.setattr(engine, "_MAX_COPY", 6 * MiB)
-    monkeypatch.setattr(engine, "_PART_SIZE", 5 * MiB)
+def in_parts(session: S3Session) -> AsyncS3Bucket:
+    """Return the bucket, where 12 MiB are copied in three parts."""
+    return session.bucket("test", config=replace(session.config, copy_threshold=6 * MiB, copy_part_size=5 * MiB))
 
 
 @pytest.fixture
@@ -65,8 +64,8 @@ async def test_a_copy_keeps_what_the_source_has_but_for_what_is_given(bucket: As
     await check_copies(bucket, source)
 
 
-async def test_a_copy_in_parts_does_too(bucket: AsyncS3Bucket, source: str, in_parts: None) -> None:
-    await check_copies(bucket, source)
+async def test_a_copy_in_parts_does_too(bucket: AsyncS3Bucket, source: str, in_parts: AsyncS3Bucket) -> None:
+    await check_copies(in_parts, source)
     assert (await bucket.head("copy")).etag.endswith("-3")
     async with bucket._borrow("test", None) as client:
         assert not (await client.call("list_multipart_uploads")).get("Uploads")

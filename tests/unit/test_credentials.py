@@ -164,12 +164,11 @@ async def test_what_sts_refuses_is_not_the_buckets_doing(
 
 
 async def test_sts_is_not_waited_for_long(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lsst_lfa._client.credentials._TIMEOUT", 0.1)
     config.write_text(ROLE)
     start = time.monotonic()
     async with FaultyS3Server([Fault("*", Silence())]) as sts:
         with RefusingHost() as refusing:
             for url in (sts.endpoint_url, refusing.endpoint_url):
                 monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
-                assert type(await opening(profile="p")) is errors.MissingCredentialsError
+                assert type(await opening(profile="p", connect_timeout=0.1)) is errors.MissingCredentialsError
     assert time.monotonic() - start < 10

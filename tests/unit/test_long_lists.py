@@ -113,12 +113,16 @@ async def test_a_long_listing_is_parsed_once_and_not_on_the_event_loop(monkeypat
 async def test_an_error_behind_a_200_is_an_error(monkeypatch: pytest.MonkeyPatch, *, is_known: bool) -> None:
     if not is_known:
         monkeypatch.delattr("botocore.handlers._handle_200_error")
-    async with FaultyS3Server([Fault("ListObjectsV2", Status(200, "InternalError"))]) as server:
-        async with S3Session(endpoint_url=server.endpoint_url, config=CONFIG, **KEYS) as session:
-            with pytest.raises(errors.UnavailableError):
-                await anext(session.bucket("test").list())
-            server.script(Fault("ListObjectsV2", Status(200, body=b"<html>" + b"x" * 100_000)))
-            with pytest.raises(errors.ProtocolError):
-                await anext(session.bucket("test").list())
-            server.script()
-            assert [item async for item in session.bucket("test").list()] == []
+    fault = Fault("ListObjectsV2", Status(200, "InternalError"))
+    async with (
+        FaultyS3Server([fault]) as server,
+        S3Session(endpoint_url=server.endpoint_url, config=CONFIG, **KEYS) as session,
+    ):
+        bucket = session.bucket("test")
+        with pytest.raises(errors.UnavailableError):
+            await anext(bucket.list())
+        server.script(Fault("ListObjectsV2", Status(200, body=b"<html>" + b"x" * 100_000)))
+        with pytest.raises(errors.ProtocolError):
+            await anext(bucket.list())
+        server.script()
+        assert [item async for item in bucket.list()] == []

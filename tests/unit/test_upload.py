@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import random
 import time
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import aiofiles
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
-from lsst_lfa._transfer import plan
+from lsst_lfa._transfer.sources import open_source
+from lsst_lfa._transfer.upload import read_parts
 from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, Silence
 from tests.faults.harness import SmallParts
 from tests.faults.messages import Response, element, error_response, xml
@@ -38,8 +40,8 @@ CONFIG = SmallParts(
     cleanup_timeout=1,
 )
 DATA = random.Random(0).randbytes(256 * (5 * KiB // 4))
-DATA_4 = random.Random(0).randbytes(256 * (4 * MiB // 256)) + b"1"
-"""One byte more than 4 MiB."""
+DATA_4 = random.Random(0).randbytes(256 * (4 * PART // 256)) + b"1"
+"""One byte more than four parts."""
 KEYS: dict[str, Any] = {"access_key_id": "id", "secret_access_key": "secret", "region": "us-east-1"}
 
 
@@ -84,24 +86,21 @@ KINDS = ["bytes", "bytearray", "BytesIO", "path", "file", "aiofiles", "iterator"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_last_part_may_be_full(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "MAX_PARTS", 4)
-    most = 4 * MiB
-    config = replace(CONFIG, part_size=MiB, memory_part_size=MiB, multipart_threshold=MiB)
-    async with served(config=config) as (server, bucket):
-        for size in (most - 1, most):
-            async with opened(kind, DATA_4[:size], tmp_path / "source") as source:
-                await bucket.upload(source, "k")
-            assert server.objects["test", "k"].data == DATA_4[:size]
-            assert server.objects["test", "k"].etag.endswith("-4")
-        async with opened(kind, DATA_4, tmp_path / "source") as source:
-            if kind in ("iterator", "no seek"):  # nobody could know it before
-                with pytest.raises(ValueError, match="10,000 parts"):
-                    await bucket.upload(source, "k")
+async def test_the_last_part_may_be_full(kind: str, tmp_path: Path) -> None:
+    for size in (4 * PART - 1, 4 * PART, 4 * PART + 1):
+        data = DATA_4[:size]
+        async with (
+            opened(kind, data, tmp_path / "source") as opened_source,
+            open_source(opened_source) as source,
+            aclosing(read_parts(source, itertools.repeat(PART, 4))) as parts,
+        ):
+            if size <= 4 * PART:
+                assert b"".join([view for part in [each async for each in parts] for view in part]) == data
             else:
-                await bucket.upload(source, "k")
-                assert server.objects["test", "k"].data == DATA_4
-        assert not server.uploads
+                # Of which nobody could know before that they are too many.
+                expected = ValueError if source.size is None else errors.SourceChangedError
+                with pytest.raises(expected):
+                    _ = [each async for each in parts]
 
 
 async def test_cleaning_up_does_not_wait_for_transfers() -> None:
