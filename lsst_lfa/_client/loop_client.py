@@ -9,6 +9,8 @@ import weakref
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from botocore import UNSIGNED
+
 from lsst_lfa._transfer.attempts import BucketClient, Slots
 from lsst_lfa._transfer.concurrency import Turnstile
 from lsst_lfa._transfer.failures import translate_error
@@ -27,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["SharedClient"]
 
 log = logging.getLogger(__name__)
+
+_ANONYMOUS = "The session is anonymous: use one that has credentials."
+_NO_CREDENTIALS = (
+    "No credentials were found, so the request was anonymous: "
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile."
+)
 
 
 class SharedClient:
@@ -97,6 +105,7 @@ class SharedClient:
                     endpoint_url=opened.endpoint_url,
                     bucket=what.bucket,
                     config=config,
+                    unsigned=self._unsigned(opened.client),
                 )
         except TimeoutError:
             # `aclose` lets the users' scopes expire.
@@ -105,6 +114,12 @@ class SharedClient:
             raise ClosedError(self._closed()) from None
         finally:
             client.left_by(scope)
+
+    def _unsigned(self, client: Any) -> str:
+        """Say why a client does not sign its requests; nothing if it does."""
+        if client.meta.config.signature_version is not UNSIGNED:
+            return ""
+        return _ANONYMOUS if self.settings.anonymous else _NO_CREDENTIALS
 
     def _warn(self, config: TransferConfig) -> None:
         if config.integrity == "unsigned" and (self.endpoint_url or "").startswith("http:") and not self._warned:

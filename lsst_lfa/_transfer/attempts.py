@@ -74,16 +74,19 @@ class Requester:
         Limits.
     slots : `Slots`
         Of the client.
+    unsigned : `str`
+        Why its requests have no signature, and what helps; empty if they have one.
     """
 
     bucket: str
     endpoint_url: str
     config: TransferConfig
     slots: Slots
+    unsigned: str = ""
 
     def info(self, operation: str, key: str | None = None) -> RequestInfo:
         """Name a request, for messages."""
-        return RequestInfo(operation, self.bucket, key, self.endpoint_url)
+        return RequestInfo(operation, self.bucket, key, self.endpoint_url, self.unsigned)
 
     def attempts(self, operation: str, key: str | None = None, *, extra_timeout: float = 0.0) -> Attempts:
         """Return the attempts of one request; see `Attempts`."""

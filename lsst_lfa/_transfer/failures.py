@@ -32,12 +32,13 @@ def one_line(text: str) -> str:
 
 
 class RequestInfo(NamedTuple):
-    """What an error message tells of a request."""
+    """What an error message tells of a request; ``unsigned`` is why it has no signature, or empty if it has one."""
 
     operation: str
     bucket: str
     key: str | None
     endpoint: str
+    unsigned: str = ""
 
     def __str__(self) -> str:
         where = f"s3://{self.bucket}/{self.key}" if self.key is not None else f"bucket {self.bucket}"
@@ -294,6 +295,8 @@ def service_error(error: boto.ClientError, request: RequestInfo, rule: ErrorRule
     if status == _PRECONDITION_FAILED and request.operation in _CREATING:
         rule = _EXISTS
     rule = rule or _RULES.get(code) or _RULES_BY_STATUS.get(status, _OTHER)
+    if request.unsigned and issubclass(rule.error, PermissionError):
+        rule = rule._replace(hint=request.unsigned)
     reason = one_line(said.get("Message") or "no reason given").rstrip(".")
     message = " ".join(
         filter(None, (f"{request} failed: {status} {code}: {reason}.", rule.hint, _region_hint(response)))

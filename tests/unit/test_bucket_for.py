@@ -224,6 +224,27 @@ async def test_where_there_are_no_credentials_a_url_is_read_without(bucket: Asyn
         await S3Session(endpoint_url=bucket._endpoint_url).bucket("test").read("a/b c.fits")
 
 
+NOT_FOUND = "No credentials were found, so the request was anonymous: set AWS_ACCESS_KEY_ID"
+
+
+async def test_a_refusal_says_that_there_were_no_credentials(seen: Any) -> None:
+    endpoint_url, _ = seen
+    url = f"{endpoint_url}/test/key"
+    with pytest.raises(errors.AccessDeniedError, match=NOT_FOUND):
+        await download_url(url)
+    async with bucket_for(url) as (bucket, key):
+        for verb in (bucket.head(key), bucket.upload(b"data", key), anext(bucket.list()), bucket.read(key, 1, 2)):
+            with pytest.raises(errors.AccessDeniedError, match=NOT_FOUND):
+                await verb
+    async with S3Session(endpoint_url=endpoint_url, anonymous=True) as session:
+        with pytest.raises(errors.AccessDeniedError, match="The session is anonymous: use one that has credentials"):
+            await session.bucket("test").download(key)
+    async with S3Session(endpoint_url=endpoint_url, **CREDENTIALS) as session:
+        with pytest.raises(errors.AccessDeniedError) as caught:
+            await session.bucket("test").download(key)
+        assert "anonymous" not in str(caught.value)
+
+
 def test_anonymous_and_credentials_contradict() -> None:
     with pytest.raises(ValueError, match="anonymous"):
         S3Session(anonymous=True, **CREDENTIALS)
