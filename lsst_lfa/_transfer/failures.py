@@ -148,11 +148,14 @@ _RULES_BY_STATUS = {
     408: _BUSY,
     412: _CHANGED,
     413: _TOO_LARGE,
+    425: _BUSY,
     429: _BUSY,
     500: _BUSY,
     502: _BUSY,
     503: _BUSY,
     504: _BUSY,
+    # Cloudflare's, of a server that it does not reach: https://developers.cloudflare.com/support/troubleshooting
+    **dict.fromkeys(range(520, 528), _BUSY),
 }
 _OTHER = ErrorRule(errors.ServiceError)
 # To these the only condition that we send is that there is no such object.

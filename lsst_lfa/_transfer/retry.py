@@ -60,4 +60,4 @@ def _retry_after(error: LfaError) -> float:
         return 0.0
     headers: dict[str, Any] = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     value = str(headers.get("retry-after", ""))
-    return float(value) if value.isdecimal() else 0.0
+    return float(value) if value.isascii() and value.isdecimal() else 0.0

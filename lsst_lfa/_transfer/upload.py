@@ -352,5 +352,5 @@ class MultipartUpload:
                 self._id,
                 self._client.bucket,
                 self._key,
-                error or type(error).__name__,
+                str(error) or type(error).__name__,
             )

@@ -11,7 +11,7 @@ import pytest
 from lsst_lfa import errors
 from lsst_lfa._transfer import timeouts
 
-from . import Action, Fault, Status
+from . import Action, Fault, Silence, Status
 from .harness import BUCKET, CONFIG, LARGE, open_harness
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .messages import Response
     from .server import Exchange
 
-IMPATIENT = replace(CONFIG, stall_timeout=0.3, max_attempts=3, retry_delay=0.01)
+IMPATIENT = replace(CONFIG, stall_timeout=0.3, max_attempts=3, retry_delay=0.01, cleanup_timeout=0.25)
 COMPLETE = "CompleteMultipartUpload"
 NEW = "a key that has no object yet"
 XML = b'<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -121,3 +121,17 @@ async def test_a_success_that_says_nothing_and_no_object(
         with pytest.raises(errors.ProtocolError, match="not there"):
             await harness.bucket.upload(LARGE, f"{NEW} either")
         assert not harness.server.uploads
+
+
+async def test_the_log_says_why_an_upload_could_not_be_aborted(
+    opening: AbstractAsyncContextManager[Harness], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opening as harness:
+        harness.server.script(
+            Fault("UploadPart", Status(403, "AccessDenied")), Fault("AbortMultipartUpload", Silence())
+        )
+        with pytest.raises(errors.AccessDeniedError):
+            await harness.bucket.upload(LARGE, NEW)
+        (said,) = caplog.messages
+        (upload_id,) = harness.server.uploads
+        assert f"could not abort multipart upload {upload_id} of s3://{BUCKET}/{NEW} (TimeoutError)" in said

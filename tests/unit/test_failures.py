@@ -43,6 +43,8 @@ def error_response(status: int, code: str) -> ClientError:
         (400, "EntityTooLarge", errors.TooLargeError, False),
         (500, "InternalError", errors.UnavailableError, True),
         (503, "SlowDown", errors.UnavailableError, True),
+        (425, "425", errors.UnavailableError, True),
+        (522, "522", errors.UnavailableError, True),
         (429, "429", errors.UnavailableError, True),
         (408, "408", errors.UnavailableError, True),
         (400, "RequestTimeout", errors.UnavailableError, True),
