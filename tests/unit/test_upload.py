@@ -177,6 +177,17 @@ async def test_asking_what_became_of_an_upload_does_not_wait_for_transfers() -> 
         await asyncio.wait(lost.others)
 
 
+async def test_the_time_for_asking_begins_when_it_does() -> None:
+    """More responses are lost at once than connections are for asking, and each HEAD takes a while."""
+    lost, slow = Reset(carry_out=True), Silence(seconds=0.25)
+    async with served(max_connections=2) as (server, bucket):
+        bucket._config = replace(CONFIG, max_attempts=1)
+        server.script(Fault("CompleteMultipartUpload", lost), Fault("HeadObject", slow))
+        # 12 requests, two at a time: 1.5 s, where each may take 1 s
+        await asyncio.gather(*(bucket.upload(DATA, f"{number}") for number in range(12)))
+        assert not server.uploads
+
+
 @dataclass
 class Parts(Action):
     """Stores a part under an ETag that is no digest, if told so."""
