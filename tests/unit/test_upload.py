@@ -103,6 +103,27 @@ async def test_the_last_part_may_be_full(kind: str, tmp_path: Path) -> None:
                     _ = [each async for each in parts]
 
 
+class Huge(io.RawIOBase):
+    """A file that is a byte longer than an object can be."""
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        self._position = offset if whence == io.SEEK_SET else 5 * 1024**4 + 1
+        return self._position
+
+    def tell(self) -> int:
+        return getattr(self, "_position", 0)
+
+
+async def test_a_file_that_no_object_can_hold_is_refused_before_anything_is_sent() -> None:
+    async with served() as (server, bucket):
+        with pytest.raises(ValueError, match="at most 5 TiB"):
+            await bucket.upload(Huge(), "k")
+        assert not server.seen
+
+
 async def test_cleaning_up_does_not_wait_for_transfers() -> None:
     silent = asyncio.Event()
 
