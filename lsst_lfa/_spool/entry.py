@@ -216,9 +216,10 @@ def lock(fd: int) -> bool:
     return True
 
 
-def read_sidecar(path: Path) -> Record:
+def read_sidecar(path: str | Path) -> Record:
     """Read a sidecar without locking it."""
-    return parse_sidecar(path.read_bytes())
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - there may be many, and a Path takes longer
+        return parse_sidecar(file.read())
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ it. A line that a crash has torn is a change that did not happen.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from lsst_lfa.naming import check_key
@@ -106,11 +106,9 @@ def parse_sidecar(data: bytes) -> Record:
     if said is None or said.get("lfa") != FORMAT:
         msg = "its first line does not describe a file"
         raise ValueError(msg)
-    record = Record(**_checked({"bucket": None, "key": None, "component": None, "sequence": None, **said}))
     for line in rest:
-        changes = _object(line)
-        if changes is not None:
-            record = replace(record, **_checked(changes))
+        said |= _object(line) or {}
+    record = Record(**_checked({"bucket": None, "key": None, "component": None, "sequence": None, **said}))
     check_key(record.key)
     return record
 
@@ -121,7 +119,7 @@ def _line(said: dict[str, Any]) -> bytes:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        said = json.loads(line)
+        said = json.loads(line) if line else None
     except ValueError:
         return None
     return said if isinstance(said, dict) else None
@@ -129,7 +127,7 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 def _checked(said: dict[str, Any]) -> dict[str, Any]:
     """Return the fields that we know; a newer version may write others."""
-    known = {field.name: said[field.name] for field in fields(Record) if field.name in said}
+    known = {name: said[name] for name in _DEFAULTS if name in said}
     for name, value in known.items():
         kind = type(_DEFAULTS[name])
         right = type(value) is kind or (kind is float and type(value) is int)

@@ -80,7 +80,7 @@ class Scan:
                 path = f"{folder}/{name}"
                 if name.endswith(SIDECAR):
                     if path not in known:
-                        found.extend(self._look_at(Path(path), named))
+                        found.extend(self._look_at(path, named))
                 elif _is_part(name):
                     parts.add(path)
                 elif f"{name}{SIDECAR}" not in names:
@@ -94,26 +94,26 @@ class Scan:
         prune_all(self._root)
         return sorted(found)
 
-    def _look_at(self, path: Path, named: set[str]) -> Iterator[Found]:
+    def _look_at(self, path: str, named: set[str]) -> Iterator[Found]:
         try:
             record = read_sidecar(path)
         except FileNotFoundError:
             return  # sent meanwhile
         except (OSError, ValueError) as error:
-            self._report(str(path), f"cannot read {path}, so its file is not sent: {error}")
+            self._report(path, f"cannot read {path}, so its file is not sent: {error}")
             return
         if record.part:
-            named.add(str(path.with_name(record.part)))
-        payload = path.with_name(path.name.removesuffix(SIDECAR))
-        if record.stored or payload.exists():
+            named.add(f"{path.rpartition('/')[0]}/{record.part}")
+        payload = path.removesuffix(SIDECAR)
+        if record.stored or os.path.exists(payload):  # noqa: PTH110 - there may be many, and a Path takes longer
             if record.complete:
                 announce = record.announce if record.to_announce else "never"
                 component = sys.intern(record.component)
-                yield Found(record.sequence, str(path), record.byte_size, component, announce, record.stored)
+                yield Found(record.sequence, path, record.byte_size, component, announce, record.stored)
         elif record.safe:
-            self._report(str(path), f"{payload} was published and is gone; its sidecar has all that is known of it")
+            self._report(path, f"{payload} was published and is gone; its sidecar has all that is known of it")
         else:
-            self._remove_remains(path)
+            self._remove_remains(Path(path))
 
     def _remove_remains(self, path: Path) -> None:
         """Remove what a crash left of a file that was never complete; its `publish` had not returned."""

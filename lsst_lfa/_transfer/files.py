@@ -50,6 +50,7 @@ class AtomicFile:
         self._lock = threading.Lock()
         self._users = 0
         self._fd = -1
+        self._retired = False
         self._discarded = False
 
     async def create(self) -> None:
@@ -75,7 +76,11 @@ class AtomicFile:
 
     async def write(self, view: memoryview, position: int) -> None:
         """Write all of ``view`` at ``position``."""
-        await in_thread(self._write, view, position, executor=threads("disk"))
+        await in_thread(self.write_now, view, position, executor=threads("disk"))
+
+    async def sync(self) -> None:
+        """Put what was written on the disk, so that `commit` takes less long."""
+        await in_thread(self._sync, executor=threads("disk"))
 
     def read(self, position: int, count: int) -> bytes:
         """Return bytes that were written. It blocks: call it in a thread."""
@@ -99,11 +104,16 @@ class AtomicFile:
         """
         try:
             self._create()
-            self._write(data, 0)
+            self.write_now(data, 0)
             self.commit_now(durable=False)
         finally:
             if self._give_up():
                 self._remove()
+
+    def retire(self) -> None:
+        """Let nobody begin to use the file any more; `discard` is still to come."""
+        with self._lock:
+            self._retired = True
 
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it.
@@ -118,7 +128,7 @@ class AtomicFile:
         """Let nobody use the file any more; return whether nobody does."""
         with self._lock:
             unused = not self._discarded and not self._users
-            self._discarded = True
+            self._retired = self._discarded = True
         return unused
 
     @contextmanager
@@ -136,7 +146,7 @@ class AtomicFile:
                 self._remove()
 
     def _check_wanted(self) -> None:
-        if self._discarded:
+        if self._retired:
             msg = f"the temporary file for {self._path} was discarded"
             raise OSError(errno.EBADF, msg)
 
@@ -157,6 +167,10 @@ class AtomicFile:
             os.link(source, self._temporary)
             self._fd = os.open(self._temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
+    def _sync(self) -> None:
+        with self._used() as fd:
+            os.fsync(fd)
+
     def _check_destination(self) -> None:
         try:
             status = self._path.stat()
@@ -169,7 +183,8 @@ class AtomicFile:
             msg = f"cannot download to {self._path}: it is not a regular file"
             raise FileExistsError(msg)
 
-    def _write(self, view: memoryview, position: int) -> None:
+    def write_now(self, view: memoryview, position: int) -> None:
+        """Do what `write` does, in the caller's own thread."""
         with self._used() as fd:
             while view:
                 count = os.pwrite(fd, view, position)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["Source", "Uploadable", "open_source"]
+__all__ = ["Source", "Uploadable", "open_regular", "open_source"]
 
 # Shorter pieces are joined: a part of many small views costs more than a copy.
 _SMALL = 64 * 1024
@@ -284,6 +284,22 @@ def _nothing_yet() -> TypeError:
     return TypeError("the source has no bytes yet: it is in non-blocking mode, which cannot be uploaded from")
 
 
+def open_regular(path: Path) -> io.FileIO:
+    """Open a file of the local disk to read it. It blocks: call it in a thread.
+
+    Raises
+    ------
+    ValueError, IsADirectoryError
+        If it is not a regular file.
+    """
+    # Opening a FIFO would wait for a writer, in a thread that cannot be stopped.
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"cannot upload {path}: it is not a regular file"
+        raise IsADirectoryError(msg) if stat.S_ISDIR(status.st_mode) else ValueError(msg)
+    return io.FileIO(path)
+
+
 class _PathSource(_FileSource):
     """A file of the local disk, opened and closed by us."""
 
@@ -303,12 +319,7 @@ class _PathSource(_FileSource):
         return self
 
     def _open(self) -> io.FileIO:
-        # Opening a FIFO would wait for a writer, in a thread that cannot be stopped.
-        status = self._path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            msg = f"cannot upload {self._path}: it is not a regular file"
-            raise IsADirectoryError(msg) if stat.S_ISDIR(status.st_mode) else ValueError(msg)
-        self._opened = io.FileIO(self._path)
+        self._opened = open_regular(self._path)
         return self._opened
 
     def _close(self) -> None:

@@ -42,7 +42,8 @@ class Publisher:
     Attributes
     ----------
     tasks : `set` [`asyncio.Task`]
-        Uploads that were given up, and still clean up after themselves.
+        Nobody waits for these before the annex is closed: uploads that were
+        given up clean up after themselves, and files are closed.
     hurry : `asyncio.Event`
         Set when files need only be safe, in whatever way.
     slots : `asyncio.Semaphore`
@@ -63,6 +64,11 @@ class Publisher:
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
     turns: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """Let a task go on by itself."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
 
 class Publication:
@@ -332,9 +338,12 @@ class Publication:
         if self._reading is not None:
             self._reading.finish(safe=safe)
         if self._sink is not None:
-            await self._sink.file.discard()
+            self._sink.file.retire()
         if self._entry is not None:
             await self._settle_entry(self._entry)
+        if self._sink is not None:
+            # To give a large file's blocks back takes the disk a while, and comes with the last descriptor.
+            self._publisher.leave(asyncio.ensure_future(self._sink.file.discard()))
 
     async def _stop_tasks(self, *, wait_for_upload: bool) -> None:
         sending = self._tasks.pop("sending", None)
@@ -343,8 +352,7 @@ class Publication:
             if wait_for_upload:  # it may use what is the caller's
                 await asyncio.wait({sending})
             else:
-                self._publisher.tasks.add(sending)
-                sending.add_done_callback(self._publisher.tasks.discard)
+                self._publisher.leave(sending)
         running = {task for task in self._tasks.values() if not task.done()}
         for task in running:
             task.cancel()

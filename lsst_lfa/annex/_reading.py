@@ -6,13 +6,15 @@ import asyncio
 import hashlib
 import io
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from lsst_lfa import _fits
-from lsst_lfa._transfer.concurrency import in_thread, task_group
-from lsst_lfa._transfer.sources import open_source
+from lsst_lfa._transfer.concurrency import OwnThread, in_thread, task_group, threads
+from lsst_lfa._transfer.hashing import hash_views
+from lsst_lfa._transfer.sources import open_regular, open_source
 from lsst_lfa.errors import SourceChangedError
 
 if TYPE_CHECKING:
@@ -44,20 +46,37 @@ class Sink:
 
     def __init__(self, spool: Spool, file: AtomicFile) -> None:
         self._spool = spool
+        self._loop = asyncio.get_running_loop()
         self.file = file
         self.error: NotKeptError | None = None
         self.failed = asyncio.Event()
 
     def _fail(self, error: OSError) -> None:
         self.error = self._spool.not_kept(error)
-        self.failed.set()
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            self._loop.call_soon_threadsafe(self.failed.set)
 
-    async def write(self, view: memoryview, position: int) -> None:
-        """Write, unless an earlier write has failed."""
+    def write_now(self, view: memoryview, position: int) -> None:
+        """Write, unless an earlier write has failed. It blocks: call it in a thread."""
         if self.error is None:
             try:
                 self._spool.require_room(position + view.nbytes)
-                await self.file.write(view, position)
+                self.file.write_now(view, position)
+            except OSError as error:
+                self._fail(error)
+
+    async def write(self, view: memoryview, position: int) -> None:
+        """Write, unless an earlier write has failed."""
+        await in_thread(self.write_now, view, position, executor=threads("disk"))
+
+    async def fill(self, view: memoryview) -> None:
+        """Write all of the file, and put it on disk, as far as that does not fail."""
+        await self.create()
+        for start in range(0, view.nbytes, _BLOCK):
+            await self.write(view[start : start + _BLOCK], start)
+        if self.error is None:
+            try:
+                await self.file.sync()
             except OSError as error:
                 self._fail(error)
 
@@ -152,14 +171,11 @@ class _MemoryReading:
 
     async def run(self, sink: Sink | None) -> Digest:
         md5 = hashlib.md5(usedforsecurity=False)
-        if sink is not None:
-            await sink.create()
-        for start in range(0, self._view.nbytes, _BLOCK):
-            block = self._view[start : start + _BLOCK]
-            async with task_group() as group:
-                group.create_task(in_thread(md5.update, block))
-                if sink is not None:
-                    group.create_task(sink.write(block, start))
+        # Neither waits for the other, nor for the loop's next turn: the upload keeps that busy.
+        async with task_group() as group:
+            group.create_task(hash_views([self._view], md5))
+            if sink is not None:
+                group.create_task(sink.fill(self._view))
         return Digest(self._view.nbytes, md5.hexdigest())
 
     def body(self) -> memoryview:
@@ -213,22 +229,27 @@ def _state(path: Path) -> tuple[int, int, int]:
 
 async def hash_file(path: Path, sink: Sink | None = None) -> Digest:
     """Read a file for its size and MD5, and copy it to a sink, if there is one."""
+    stopped = threading.Event()
+    thread = OwnThread("lsst_lfa-hash")
+    try:
+        return await in_thread(_hash_file, path, sink, stopped, executor=thread, stop=stopped.set)
+    finally:
+        thread.shutdown()
+
+
+def _hash_file(path: Path, sink: Sink | None, stopped: threading.Event) -> Digest:
+    # All in one thread, and in the same memory: the loop is busy with the upload, and fresh memory takes as long
+    # as MD5 does.
     md5 = hashlib.md5(usedforsecurity=False)
-    position = 0
-    source = open_source(path)
-    async with source:
-        while part := await source.read(_BLOCK):
-            position = await _take(part, position, md5, sink)
+    memory, position = memoryview(bytearray(_PIECE)), 0
+    with open_regular(path) as file:
+        while not stopped.is_set() and (count := file.readinto(memory)):
+            piece = memory[:count]
+            md5.update(piece)
+            if sink is not None:
+                sink.write_now(piece, position)
+            position += count
     return Digest(position, md5.hexdigest())
-
-
-async def _take(part: list[memoryview], position: int, md5: Any, sink: Sink | None) -> int:
-    for view in part:
-        await in_thread(md5.update, view)
-        if sink is not None:
-            await sink.write(view, position)
-        position += view.nbytes
-    return position
 
 
 class _StreamReading:
@@ -270,13 +291,23 @@ class _StreamReading:
     async def _advance(self) -> None:
         """Read the next block, into the sink if it takes it."""
         part = await self._source.read(_BLOCK)
-        self._size = await _take(part, self._size, self._md5, self._sink if self.repeatable else None)
+        async with task_group() as group:
+            group.create_task(hash_views(part, self._md5))
+            if self._sink is not None:
+                group.create_task(self._write(part, self._sink))
+        self._size += sum(view.nbytes for view in part)
         if self.repeatable:
             self._kept = self._size
         else:
             self._unkept = part
         self._finished = not part
         self._notify()
+
+    async def _write(self, part: list[memoryview], sink: Sink) -> None:
+        position = self._size
+        for view in part:
+            await sink.write(view, position)
+            position += view.nbytes
 
     def body(self) -> AsyncIterator[Buffer]:
         return self._follow()
