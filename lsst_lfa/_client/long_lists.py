@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
 
@@ -21,6 +22,9 @@ __all__ = ["ParserFactory", "keep_lists_from_botocore"]
 _PARSE_INLINE = 32 * 1024
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _ITEMS = "lsst_lfa items"
+_TRUNCATED = re.compile(rb"<(?:\w+:)?IsTruncated(?:\s*/>|\s*>([^<]*)<)", re.ASCII)
+# As XML Schema has them, and some servers.
+_BOOLEANS = {b"true": b"true", b"1": b"true", b"false": b"false", b"0": b"false"}
 
 
 def keep_lists_from_botocore(client: Any) -> None:
@@ -72,6 +76,20 @@ def _find_error(find_error: Callable[..., None], response_dict: dict[str, Any], 
         find_error(response_dict=response_dict, **kwargs)
 
 
+def _say_whether_truncated(response: dict[str, Any]) -> dict[str, Any]:
+    """Write the boolean as botocore knows it, which takes all but "true" for the end of the listing."""
+    body = response["body"]
+    found = _TRUNCATED.search(body) if isinstance(body, bytes) else None
+    if found is None:
+        return response
+    said = (found[1] or b"").strip()
+    plain = _BOOLEANS.get(said.lower())
+    if plain is None:
+        msg = f"IsTruncated is neither true nor false, but {said[:40]!r}"
+        raise ResponseParserError(msg)
+    return {**response, "body": body[: found.start(1)] + plain + body[found.end(1) :]}
+
+
 def _is_long(body: object) -> bool:
     return isinstance(body, bytes) and len(body) > _PARSE_INLINE
 
@@ -99,6 +117,7 @@ class _Parser:
 
     async def parse(self, response: dict[str, Any], shape: Any) -> Any:
         """Parse a response; a large one in a thread."""
+        response = _say_whether_truncated(response)
         try:
             if _is_long(response["body"]):
                 parsed = await run_in_thread(lambda: asyncio.run(self._parser.parse(response, shape)))

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from lsst_lfa import LfaError, download_url
-from lsst_lfa.errors import UnavailableError
+from lsst_lfa.errors import ProtocolError, UnavailableError
 
 from . import Action, Fault, Raw
 from .harness import BUCKET, CONFIG, KEY, Harness, open_harness
@@ -131,6 +131,11 @@ LISTINGS = {
     "an empty token": listing(MORE, item(), b"<NextContinuationToken/>"),
     "the same token again": listing(MORE, item(), b"<NextContinuationToken>x</NextContinuationToken>"),
     "a tree for a token": listing(MORE, item(), b"<NextContinuationToken><x/></NextContinuationToken>"),
+    **{
+        f"truncated: {text!r}": listing(b"<IsTruncated>%s</IsTruncated>" % text, item())
+        for text in (b"", b"yes", b"truefalse", b"<x/>", b"\xff")
+    },
+    "truncated: nothing": listing(b"<IsTruncated/>", item()),
     "nothing in an item": listing(END, b"<Contents/>"),
     "text for an item": listing(END, b"<Contents>hello</Contents>"),
     "no key": listing(END, item(key=b"")),
@@ -276,6 +281,26 @@ def _asks_for(tokens: set[str], seen: Seen) -> bool:
 async def _extend(keys: list[str], listed: AsyncIterator[ObjectInfo]) -> None:
     async for info in listed:
         keys.append(info.key)  # noqa: PERF401 - what came before the error counts
+
+
+@pytest.mark.parametrize("more", [b"true", b"True", b"TRUE", b"1", b" true\n"])
+@pytest.mark.parametrize("end", [b"false", b"False", b"0"])
+async def test_a_listing_goes_on_however_the_server_says_so(tmp_path: Path, more: bytes, end: bytes) -> None:
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
+        token = b"<NextContinuationToken>1</NextContinuationToken>"
+        pages = [
+            listing(b"<IsTruncated>%s</IsTruncated>" % more, item(key=b"a"), token),
+            listing(item(key=b"b"), b"<IsTruncated>%s</IsTruncated>" % end),
+        ]
+        harness.server.script(*(Fault("ListObjectsV2", Raw(page), nth=number) for number, page in enumerate(pages, 1)))
+        assert [info.key async for info in harness.bucket.list()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("said", [b"<IsTruncated/>", b"<IsTruncated>yes</IsTruncated>"])
+async def test_a_listing_that_does_not_say_whether_it_goes_on_is_an_error(tmp_path: Path, said: bytes) -> None:
+    async with open_harness(tmp_path, config=IMPATIENT) as harness:
+        harness.server.script(Fault("ListObjectsV2", Raw(listing(said, item()))))
+        assert type(await outcome(_list(harness))) is ProtocolError
 
 
 async def test_of_an_error_only_the_beginning_is_read(tmp_path: Path) -> None:
