@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_EXTRA = {"click", "matplotlib", "rich"}
+_EXTRA = {"PIL", "click", "matplotlib", "rich"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,6 +26,13 @@ _MODULES: Final = {
     "stat": "stat",
     "rm": "rm",
     "share": "share",
+    "header": "header",
+    "preview": "preview",
+    "check": "check",
+    "spool": "spool",
+    "uploads": "uploads",
+    "sites": "sites",
+    "mock": "mock",
 }
 
 

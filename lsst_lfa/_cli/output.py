@@ -76,16 +76,21 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table; in a pipe as wide as it needs, without lines, so that `awk` can read it."""
+        cells = [[printable(cell) for cell in row] for row in rows]
+        if not sys.stdout.isatty():
+            widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+            for row in (columns, *cells):
+                self.line("  ".join(map(str.ljust, row, widths)).rstrip())
+            return
         from rich.table import Table
         from rich.text import Text
 
-        console = self.console()
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in columns:
-            table.add_column(column, no_wrap=not console.is_terminal, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        console.print(table, soft_wrap=not console.is_terminal)
+            table.add_column(column, overflow="fold")
+        for row in cells:
+            table.add_row(*map(Text, row))
+        self.console().print(table)
 
     def console(self, *, stderr: bool = False) -> Console:
         """Return rich's console on stdout or stderr, which knows of terminals and ``NO_COLOR``."""

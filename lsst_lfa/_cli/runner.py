@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .output import Output
 
-__all__ = ["FAILED", "PartlyFailedError", "exit_code", "run"]
+__all__ = ["FAILED", "NotFoundError", "PartlyFailedError", "ToldError", "exit_code", "message", "run"]
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -28,15 +28,20 @@ REFUSED: Final = 4
 UNREACHABLE: Final = 5
 _BY_SIGNAL: Final = 128  # as shells have it
 
+
+class NotFoundError(Exception):
+    """What was asked for is not in a file, or not in a folder, that is there."""
+
+
 # The first that fits.
 _CODES: Final[dict[tuple[type[BaseException], ...], int]] = {
     (errors.UnreachableError, errors.TransferTimeoutError, errors.UnavailableError): UNREACHABLE,
-    (FileNotFoundError, errors.UploadNotFoundError): NOT_FOUND,
+    (FileNotFoundError, errors.UploadNotFoundError, NotFoundError): NOT_FOUND,
     (PermissionError, FileExistsError, errors.QuotaExceededError, errors.TooLargeError): REFUSED,
     (errors.ConfigurationError, click.UsageError, ValueError): USAGE,
 }
 # What a message says all of; of other exceptions their type says more.
-_EXPECTED: Final = (errors.LfaError, OSError, ValueError, click.ClickException)
+_EXPECTED: Final = (errors.LfaError, OSError, ValueError, click.ClickException, NotFoundError)
 
 
 class PartlyFailedError(Exception):
@@ -53,6 +58,10 @@ class PartlyFailedError(Exception):
         self.failures = tuple(failures)
 
 
+class ToldError(Exception):
+    """A failure that was told already: the exit code is that of its cause."""
+
+
 class _StoppedError(BaseException):
     """A signal ended the command, after it cleaned up."""
 
@@ -66,6 +75,8 @@ def exit_code(error: BaseException) -> int:
 
     A file among many that cannot be stored is no wrong usage.
     """
+    if isinstance(error, ToldError) and error.__cause__ is not None:
+        return exit_code(error.__cause__)
     if isinstance(error, PartlyFailedError):
         codes = {exit_code(each) for each in error.failures}
         return codes.pop() if len(codes) == 1 and USAGE not in codes else FAILED
@@ -93,10 +104,12 @@ def run(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
         return _interrupted(output, signal.SIGINT)
     except _StoppedError as stopped:
         return _interrupted(output, stopped.number)
+    except ModuleNotFoundError:
+        raise  # the extra is not installed, or not all of it: `main` says what to do
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - all errors end in a message
         if output.debug:
             traceback.print_exception(error)
-        if not isinstance(error, PartlyFailedError):
+        if not isinstance(error, (PartlyFailedError, ToldError)):
             output.error(message(error))
         return exit_code(error)
     return 0

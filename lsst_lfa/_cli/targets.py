@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import click
 
 from lsst_lfa import sites
 from lsst_lfa._bucket_for import make_session
-from lsst_lfa._urls import ObjectUrl, parse_url
+from lsst_lfa._urls import FileUrl, ObjectUrl, parse_url
 from lsst_lfa.naming import check_bucket, check_key
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from lsst_lfa import AsyncS3Bucket, S3Session
-    from lsst_lfa._urls import FileUrl, PresignedUrl
+    from lsst_lfa._urls import PresignedUrl
 
 __all__ = ["Places", "Service", "is_url"]
 
@@ -51,6 +52,10 @@ class Places:
             return self._located(ObjectUrl(None, self._bucket(text), check_key(text)))
         parsed = parse_url(text)
         return self._located(parsed) if isinstance(parsed, ObjectUrl) else parsed
+
+    def target_or_path(self, text: str) -> ObjectUrl | PresignedUrl | FileUrl:
+        """Tell where an object is, or a file on this machine: a path, where no bucket is given."""
+        return self.target(text) if self.bucket is not None or is_url(text) else FileUrl(Path(text))
 
     def object(self, text: str) -> ObjectUrl:
         """Tell where an object of a bucket is: not a presigned URL, nor that of a file."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .record import Record
 
-__all__ = ["PART", "SIDECAR", "Entry", "claim", "create_sidecar", "lock", "read_sidecar", "sync_all"]
+__all__ = ["PART", "SIDECAR", "Entry", "claim", "create_sidecar", "is_locked", "lock", "read_sidecar", "sync_all"]
 
 SIDECAR: Final = ".lfa.jsonl"
 """What a sidecar's name has after that of its file."""
@@ -214,6 +214,18 @@ def lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_locked(path: Path) -> bool:
+    """Tell whether a process works on the file that a sidecar describes; nobody is kept from it for long."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def read_sidecar(path: str | Path) -> Record:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Wanted = int | str | tuple[str, int]
 
-__all__ = ["Reader", "StoredHdu", "read_hdus", "read_headers", "read_layout"]
+__all__ = ["Reader", "StoredHdu", "header_value", "read_hdus", "read_headers", "read_layout"]
 
 _BLOCK: Final = 2880
 _CARD: Final = 80
@@ -257,13 +257,23 @@ def _find(hdus: list[StoredHdu], wanted: Wanted, *, complete: bool) -> int | Non
     name, version = wanted if isinstance(wanted, tuple) else (wanted, None)
     for index, hdu in enumerate(hdus):
         is_named = _name(hdu, index) == name.strip().upper()
-        if is_named and version in (None, hdu.header.get("EXTVER", 1)):
+        if is_named and version in (None, header_value(hdu.header, "EXTVER", 1)):
             return index
     return None
 
 
 def _name(hdu: StoredHdu, index: int) -> str:
-    return str(hdu.header.get("EXTNAME", "" if index else "PRIMARY")).strip().upper()
+    return str(header_value(hdu.header, "EXTNAME", "" if index else "PRIMARY")).strip().upper()
+
+
+def header_value(header: Any, keyword: str, default: Any = None) -> Any:
+    """Return a header's value, or the default if there is none, or one that breaks the standard."""
+    from astropy.io import fits
+
+    try:
+        return header.get(keyword, default)
+    except fits.VerifyError:
+        return default
 
 
 def _astropy_headers(hdus: list[StoredHdu]) -> list[Header]:

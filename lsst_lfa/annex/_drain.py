@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +12,7 @@ from lsst_lfa._transfer.concurrency import task_group
 from lsst_lfa.errors import LfaError
 
 from ._decisions import Step, concerns_all, next_step, pause_after
+from ._hourly_log import HourlyLog
 from ._large_file import large_file
 from ._queue import SendQueue, Waiting
 from ._reading import Digest, hash_file, open_reading
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._announcing import Announcer, Ticket
     from ._large_file import LargeFile
 
-__all__ = ["Drain", "HourlyLog"]
+__all__ = ["Drain"]
 
 log = logging.getLogger(__name__)
 
@@ -37,23 +37,8 @@ _HOUR: Final = 3600.0
 _RESCAN: Final = 60.0
 _LOCKED: Final = 5.0
 _OTHERS: Final = 30.0
-"""Seconds in which another component may send its files itself."""
 _TURN: Final = 250
 """Files that are entered in one turn of the event loop."""
-
-
-class HourlyLog:
-    """Logs the same kind of trouble once an hour."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-
-    def warning(self, kind: str, message: str, *args: object) -> None:
-        """Log a warning, unless one of this kind was logged within the hour."""
-        now = time.monotonic()
-        if now - self._last.get(kind, -_HOUR) >= _HOUR:
-            self._last[kind] = now
-            log.warning(message, *args)
 
 
 class _LaterError(Exception):
@@ -81,6 +66,10 @@ class Drain:
         Awaited with each file that S3 has.
     next_sequence : callable
         Gives the next place in the order of publishing.
+    on_left : callable, optional
+        Called with the sidecar of each file that was tried in vain, and why.
+    others_delay : `float`, optional
+        Seconds in which another component may send its files itself.
     """
 
     def __init__(
@@ -92,6 +81,8 @@ class Drain:
         *,
         on_stored: Callable[[LargeFile], Awaitable[None]],
         next_sequence: Callable[[], int],
+        on_left: Callable[[str, Exception], None] = lambda _sidecar, _error: None,
+        others_delay: float = _OTHERS,
     ) -> None:
         self._bucket = bucket
         self._spool = spool
@@ -99,6 +90,8 @@ class Drain:
         self._announcer = announcer
         self._on_stored = on_stored
         self._next_sequence = next_sequence
+        self._on_left = on_left
+        self._others_delay = others_delay
         self._queue = SendQueue()
         self._announcing_failures = 0
         self._news = asyncio.Event()
@@ -116,6 +109,11 @@ class Drain:
     def busy(self) -> set[str]:
         """Sidecars of the files that somebody in this process is working on."""
         return self._queue.busy
+
+    @property
+    def waiting(self) -> set[str]:
+        """Sidecars of the files that wait."""
+        return {waiting.sidecar for waiting in self._queue}
 
     @property
     def idle(self) -> bool:
@@ -189,7 +187,7 @@ class Drain:
     async def _rescan(self) -> int:
         assert self._spool is not None  # noqa: S101 - for the type checker
         try:
-            known = {waiting.sidecar for waiting in self._queue} | self.busy | self._abandoned
+            known = self.waiting | self.busy | self._abandoned
             found = await self._spool.scan(self._bucket.name, known)
         except OSError as error:
             self.hourly.warning("scan", "cannot look through %s: %s", self._spool, error)
@@ -202,7 +200,7 @@ class Drain:
             if ours and self._announcer.active and each.announce != "never":
                 ticket = self._announcer.enter(each.sequence, each.announce)
             if ticket is not None or not each.stored or each.announce == "never":
-                self.add(each.sidecar, each.sequence, each.size, ticket, 0.0 if ours else _OTHERS)
+                self.add(each.sidecar, each.sequence, each.size, ticket, 0.0 if ours else self._others_delay)
             if number % _TURN == 0:
                 await asyncio.sleep(0)
         return found[-1].sequence if found else 0
@@ -294,6 +292,7 @@ class Drain:
         try:
             entry = await self._spool.claim(waiting.sidecar)
             if entry is None:
+                self._on_left(waiting.sidecar, BlockingIOError("another process works on it"))
                 self._postpone(waiting, _LOCKED)
             else:
                 await self._take_steps(entry, waiting)
@@ -308,10 +307,12 @@ class Drain:
             self._event_news.set()
         except OSError as error:
             self.hourly.warning("disk", "cannot work on %s, which is tried again later: %s", waiting.sidecar, error)
+            self._on_left(waiting.sidecar, error)
             self._postpone(waiting, _RESCAN)
-        except Exception:
+        except Exception as error:
             # A bug. It must not keep the other files from being sent.
             log.exception("cannot send %s, which is tried again in an hour", waiting.sidecar)
+            self._on_left(waiting.sidecar, error)
             self._postpone(waiting, _HOUR)
         finally:
             self.busy.discard(waiting.sidecar)
@@ -372,6 +373,7 @@ class Drain:
         self.hourly.warning(
             type(error).__name__, "%d files wait in %s; S3 did not take one: %s", len(self._queue), self._spool, error
         )
+        self._on_left(waiting.sidecar, error)
         if concerns_all(error):
             self._queue.failed(asyncio.get_running_loop().time())
             self._queue.push(waiting)
@@ -387,4 +389,5 @@ class Drain:
             await self._announcer.leave(waiting.ticket)
         if error is not None:
             self._abandoned.add(waiting.sidecar)
+            self._on_left(waiting.sidecar, error)
         self.forget(waiting)

@@ -195,3 +195,10 @@ async def test_a_damaged_header_is_told_and_not_believed(bucket: AsyncS3Bucket, 
     await bucket.upload(data.replace(card.encode(), other.encode()), KEY)
     with pytest.raises(OSError, match=r"file\.fits: HDU 1 has a damaged header"):
         await bucket.fits_headers(KEY)
+
+
+async def test_a_name_that_cannot_be_read_is_none(bucket: AsyncS3Bucket) -> None:
+    hdus = [fits.PrimaryHDU(), fits.ImageHDU(np.zeros(3), name="NAME"), fits.ImageHDU(np.ones(4), name="SCI")]
+    await bucket.upload(to_bytes(fits.HDUList(hdus)).replace(b"'NAME", b"'NA\x1bE"), KEY)
+    (found,) = await bucket.download_fits(KEY, hdus=["SCI"])
+    assert found.data.sum() == 4

@@ -1,0 +1,114 @@
+"""``uploads``: multipart uploads that were begun and never ended."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from .command import TARGET_OPTIONS, add_options, command, json_option
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from lsst_lfa import PendingUpload
+
+    from .output import Output
+
+__all__ = ["uploads"]
+
+_PREFIX = click.argument("target", metavar="[s3://BUCKET[/PREFIX]]", required=False)
+
+
+@click.group()
+def uploads() -> None:
+    """List or abort multipart uploads that were begun and never ended.
+
+    A process that is killed leaves them. Their parts take up space, and no
+    listing of objects shows them.
+    """
+
+
+@command(name="list")
+@_PREFIX
+@click.option("--older-than", "age", metavar="AGE", default="0s", help="Only those begun so long ago: 7d, 36h.")
+@add_options(TARGET_OPTIONS)
+@json_option
+async def list_(
+    output: Output,
+    *,
+    target: str | None,
+    age: str,
+    site: str | None,
+    bucket: str | None,
+    profile: str | None,
+    as_json: bool,
+) -> None:
+    """List them, with those that are under way at this moment."""
+    from .durations import parse_duration
+    from .targets import Places, Service
+
+    url = Places(site, bucket, profile).prefix(target)
+    async with Service() as service:
+        pending = service.bucket(url).list_uploads(url.key, older_than=parse_duration(age))
+        _show(output, url.bucket, [upload async for upload in pending], as_json=as_json)
+
+
+@command()
+@_PREFIX
+@click.option("--older-than", "age", metavar="AGE", required=True, help="More than any upload takes: 7d, 36h.")
+@click.option("--dry-run", is_flag=True, help="Only list them.")
+@add_options(TARGET_OPTIONS)
+@json_option
+async def abort(
+    output: Output,
+    *,
+    target: str | None,
+    age: str,
+    dry_run: bool,
+    site: str | None,
+    bucket: str | None,
+    profile: str | None,
+    as_json: bool,
+) -> None:
+    """Abort those that were begun long ago, and free the space of their parts.
+
+    Hazard: one that is still under way fails, if it was begun before.
+    """
+    from .durations import parse_duration
+    from .targets import Places, Service
+
+    url = Places(site, bucket, profile).prefix(target)
+    older_than: timedelta = parse_duration(age)
+    async with Service() as service:
+        holder = service.bucket(url)
+        pending = [upload async for upload in holder.list_uploads(url.key, older_than=older_than)]
+        _show(output, url.bucket, pending, as_json=as_json)
+        if dry_run:
+            output.note(f"{len(pending)} would be aborted")
+        elif pending:
+            count = await holder.abort_stale_uploads(older_than, prefix=url.key)
+            output.note(f"{count} aborted")
+
+
+def _show(output: Output, bucket: str, pending: list[PendingUpload], *, as_json: bool) -> None:
+    from .durations import age_text
+
+    if as_json:
+        for upload in pending:
+            output.json({"bucket": bucket} | upload._asdict())
+        return
+    if not pending:
+        output.note("none")
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (f"{upload.initiated:%Y-%m-%d %H:%M:%S}", age_text(now - upload.initiated), upload.upload_id, upload.key)
+        for upload in pending
+    ]
+    output.table(("BEGUN (UTC)", "AGE", "UPLOAD ID", "KEY"), rows)
+
+
+uploads.add_command(list_)
+uploads.add_command(abort)

@@ -1,0 +1,64 @@
+"""The command line in this process, as a shell would run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lsst_lfa import MockS3Server, S3Session
+from lsst_lfa._cli import main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    import pytest
+
+    from lsst_lfa import AsyncS3Bucket
+
+__all__ = ["Ran", "Shell", "in_bucket", "point_at"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Shell:
+    """Runs commands."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> Ran:
+        self._capsys.readouterr()
+        code = main([str(each) for each in arguments])
+        return Ran(code, *self._capsys.readouterr())
+
+
+def point_at(server: MockS3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the environment name a server, and its credentials."""
+    monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint_url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
+    monkeypatch.delenv("LSST_SITE", raising=False)
+    monkeypatch.delenv("LSST_LFA_SITES", raising=False)
+
+
+def in_bucket(server: MockS3Server, name: str, work: Callable[[AsyncS3Bucket], Coroutine[Any, Any, Any]]) -> Any:
+    """Do something with a bucket, outside of any command."""
+
+    async def run() -> Any:
+        async with S3Session.for_mock(server) as session:
+            return await work(session.bucket(name))
+
+    return asyncio.run(run())
