@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,16 +15,39 @@ import uvloop
 from lsst_lfa import S3Session
 
 from . import FaultyS3Server
+from .clock import JOBS, FastClockLoop
 from .harness import BUCKET
 from .plain import DATA, HERE, plain_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import Path
 
     from lsst_lfa import AsyncS3Bucket, TransferConfig
 
     from . import Fault
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fast_clock: wait for no timer where nothing can happen before it")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    fast = _has_fast_clock(config, item)
+    return {"fast": FastClockLoop} if fast else {"chosen": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _jobs_are_counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    with JOBS.counted() if _has_fast_clock(request.config, request.node) else nullcontext():
+        yield
+
+
+def _has_fast_clock(config: pytest.Config, item: pytest.Item) -> bool:
+    """Tell whether a test's loop has such a clock; uvloop's cannot."""
+    return item.get_closest_marker("fast_clock") is not None and config.getoption("loop") == "asyncio"
 
 
 @pytest_asyncio.fixture

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Verb = Callable[[Harness], Awaitable[object]]
 
+pytestmark = pytest.mark.fast_clock
+
 IMPATIENT = replace(
     CONFIG,
     stall_timeout=1,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     Act = Callable[[Harness], Awaitable[None]]
 
+pytestmark = pytest.mark.fast_clock
+
 TRANSFERS = pytest.mark.parametrize(
     "act", [users.upload, users.upload_in_parts, users.download, users.download_file], ids=lambda act: act.__name__
 )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from . import FaultyS3Server
 
+pytestmark = pytest.mark.fast_clock
+
 SOON = 5.0
 """Seconds after which a cancelled transfer must have ended; the machine may be busy."""
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .messages import Response
     from .server import Exchange
 
+pytestmark = pytest.mark.fast_clock
+
 IMPATIENT = replace(CONFIG, stall_timeout=0.3, max_attempts=3, retry_delay=0.01, cleanup_timeout=0.25)
 COMPLETE = "CompleteMultipartUpload"
 NEW = "a key that has no object yet"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from .server import FaultyS3Server
 
+pytestmark = pytest.mark.fast_clock
+
 MAKES = [("PutObject", SMALL), ("CompleteMultipartUpload", LARGE)]
 BOTH = pytest.mark.parametrize(("operation", "data"), MAKES, ids=[name for name, _ in MAKES])
 NEW = "new"

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .harness import Harness
     from .server import FaultyS3Server, Seen
 
+pytestmark = pytest.mark.fast_clock
+
 LOST = [Close(carry_out=True), Reset(), Silence(carry_out=True), Status(503, "SlowDown")]
 COPYING = {
     "CopyObject": CONFIG,

@@ -20,6 +20,8 @@ from .matrix import LIST, ROWS, STALE, Row, Step
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.fast_clock
+
 NOISE = 4.0
 """Seconds that a busy machine may add to what a row promises."""
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from .server import FaultyS3Server, Seen
 
+pytestmark = pytest.mark.fast_clock
+
 START, STOP = 100_000, 4_000_000
 BREAKS = [
     Close(response_byte=70_000),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     Lie = Callable[[int, Request], bytes]
 
+pytestmark = pytest.mark.fast_clock
+
 IMPATIENT = replace(CONFIG, stall_timeout=1, max_attempts=3, retry_delay=0.01)
 SIZE = len(LARGE)
 MD5 = hashlib.md5(LARGE, usedforsecurity=False).hexdigest()
