@@ -378,7 +378,7 @@ def _shown(url: str) -> str:
     """Return what an error may show of a URL: what stands before an "@" may be a password, with any "/?#" in it."""
     text = decoded(url)
     if is_signed(text):
-        return "(not shown: it looks signed)"
+        return "(withheld: it seems to contain a signature)"
     # Nor what stands in place of a port. In an s3 URL it is a tenant's bucket.
     return repr(re.sub(r"((?<!s3)://[^/:\[]*:)(?!\d*(?:/|$))[^/]*", r"\1...", text.rpartition("@")[2][:200]))
 

@@ -1,4 +1,4 @@
-"""What can go wrong: one tree, with `LfaError` at its root.
+"""Exceptions: one tree, with `LfaError` at its root.
 
 ::
 
@@ -9,33 +9,33 @@
     │   ├── UploadNotFoundError     the multipart upload is finished, aborted or unknown
     │   ├── BucketTakenError        also a FileExistsError
     │   ├── KeyExistsError          also a FileExistsError
-    │   ├── AuthenticationError     the server does not accept who we say we are; also a PermissionError
-    │   │   ├── UnknownKeyIdError   no user has this access key id
+    │   ├── AuthenticationError     the server does not accept the credentials; also a PermissionError
+    │   │   ├── UnknownKeyIdError   the server does not know the access key ID
     │   │   ├── WrongSecretError    the signature does not match
     │   │   ├── ExpiredCredentialsError
     │   │   ├── ExpiredUrlError     a presigned URL has expired
     │   │   └── ClockSkewError      this machine's clock is off
-    │   ├── AccessDeniedError       this user may not do this; also a PermissionError
-    │   ├── QuotaExceededError      the user's or the bucket's quota is used up
-    │   ├── ObjectChangedError      the object was replaced in the middle of a download
-    │   ├── TooLargeError           more bytes than the server or a proxy takes in one request
-    │   ├── UnavailableError        500, 503, SlowDown, 429, ..., for longer than we retried
+    │   ├── AccessDeniedError       this user may not do that; also a PermissionError
+    │   ├── QuotaExceededError      the user's or the bucket's quota is exhausted
+    │   ├── ObjectChangedError      the object was replaced during the operation
+    │   ├── TooLargeError           more bytes than the server or a proxy accepts in one request
+    │   ├── UnavailableError        500, 503, SlowDown, 429, ..., even after retries
     │   └── DigestRefusedError      also an IntegrityError
-    ├── IntegrityError              bytes were changed on their way
-    ├── UnverifiableError           the ETag says nothing about the bytes, so they cannot be checked
-    ├── ConfigurationError          a setting is missing or wrong
+    ├── IntegrityError              the data were altered in transit, or in the store
+    ├── UnverifiableError           the ETag is not a digest of the data, so they cannot be verified
+    ├── ConfigurationError          a setting is missing or invalid
     ├── MissingCredentialsError     also a PermissionError
     ├── UnreachableError            also a ConnectionError
-    │   └── CertificateError        the server's certificate was refused
+    │   └── CertificateError        the server's certificate was rejected
     ├── RedirectRefusedError        a redirect would send data and credentials elsewhere
     ├── TransferTimeoutError        also a TimeoutError
-    ├── ProtocolError               the response is not one that S3 gives
+    ├── ProtocolError               the response is not a valid S3 response
     ├── SourceChangedError          the source grew or shrank while it was read
-    ├── NotStoredError              neither S3 nor the spool has a published file
-    └── ClosedError                 closed while the transfer was under way
+    ├── NotStoredError              a file could be stored neither in S3 nor in the spool
+    └── ClosedError                 closed while the transfer was in progress
 
-Errors of a source, a callback or the local disk keep their own type and carry
-a note that names the transfer.
+Errors raised by a source, a callback or the local disk keep their own type and
+carry a note that names the transfer.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ __all__ = [
 
 
 class LfaError(Exception):
-    """The root of all errors of this package.
+    """Base class of all errors of this package.
 
     Attributes
     ----------
     transient : `bool`
-        Whether the same call may succeed later, if nothing is changed.
+        Whether the same call may succeed later, without any change.
     attempts : `int`
-        How often the request that failed was sent.
+        Number of times that the failed request was sent.
     """
 
     transient: bool = False
@@ -149,13 +149,13 @@ class UploadNotFoundError(ServiceError):
 
 
 class BucketTakenError(ServiceError, FileExistsError):
-    """A bucket of this name belongs to somebody else."""
+    """A bucket of this name belongs to another account."""
 
     _errno = errno.EEXIST
 
 
 class KeyExistsError(ServiceError, FileExistsError):
-    """The bucket has an object with this key already, which was not to be replaced."""
+    """The key already exists, and the object was not to be replaced."""
 
     _errno = errno.EEXIST
 
@@ -167,15 +167,15 @@ class AuthenticationError(ServiceError, PermissionError):
 
 
 class UnknownKeyIdError(AuthenticationError):
-    """The server knows no user with this access key id."""
+    """The server does not know this access key ID."""
 
 
 class WrongSecretError(AuthenticationError):
-    """The signature does not match: most often a wrong secret key."""
+    """The signature does not match; the secret key is probably wrong."""
 
 
 class ExpiredCredentialsError(AuthenticationError):
-    """The session token has expired or is not valid."""
+    """The session token has expired or is invalid."""
 
 
 class ExpiredUrlError(AuthenticationError):
@@ -183,21 +183,21 @@ class ExpiredUrlError(AuthenticationError):
 
 
 class ClockSkewError(AuthenticationError):
-    """The clocks of this machine and of the server differ too much."""
+    """The clock of this machine differs too much from the server's."""
 
 
 class AccessDeniedError(ServiceError, PermissionError):
-    """The server knows the user, but does not permit this."""
+    """The server knows the user, but does not permit the operation."""
 
     _errno = errno.EACCES
 
 
 class QuotaExceededError(ServiceError):
-    """The quota of the user or of the bucket is used up."""
+    """The user's or the bucket's quota is exhausted, or the account has too many buckets."""
 
 
 class ObjectChangedError(ServiceError):
-    """The object was replaced while it was being downloaded."""
+    """The object was replaced while it was being downloaded or copied."""
 
 
 class TooLargeError(ServiceError):
@@ -205,60 +205,60 @@ class TooLargeError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """The server could not serve the request, for longer than we retried."""
+    """The server was unavailable, even after retries."""
 
 
 class IntegrityError(LfaError):
-    """Bytes were changed on their way, or in the store."""
+    """The data were altered in transit, or in the store."""
 
 
 class DigestRefusedError(ServiceError, IntegrityError):
-    """The server received bytes other than those that were signed."""
+    """The server received different data from what was signed."""
 
 
 class UnverifiableError(LfaError):
-    """The object's ETag is not a digest of its bytes, so a download cannot be verified."""
+    """The object's ETag is not a digest of its data, so a download cannot be verified."""
 
 
 class ConfigurationError(LfaError):
-    """A setting is missing, or wrong: a profile, a file, an endpoint."""
+    """A setting (a profile, a file, an endpoint, ...) is missing or invalid."""
 
 
 class MissingCredentialsError(LfaError, PermissionError):
-    """There are no credentials, or only some of them."""
+    """Credentials are missing or incomplete."""
 
     _errno = errno.EACCES
 
 
 class UnreachableError(LfaError, ConnectionError):
-    """There was no connection to the server, or it kept breaking, for longer than we retried."""
+    """The server could not be reached, or the connection kept breaking, even after retries."""
 
 
 class CertificateError(UnreachableError):
-    """The server's certificate was refused."""
+    """The server's certificate was rejected."""
 
 
 class RedirectRefusedError(LfaError):
-    """The server responded with a redirect; nothing was sent there."""
+    """The server responded with a redirect, which was not followed."""
 
 
 class TransferTimeoutError(LfaError, TimeoutError):
-    """A time limit of `TransferConfig` was reached."""
+    """A time limit was exceeded."""
 
     _errno = errno.ETIMEDOUT
 
 
 class ProtocolError(LfaError):
-    """The response is not one that an S3 service gives."""
+    """The response is not a valid S3 response."""
 
 
 class SourceChangedError(LfaError):
-    """The source gave more, or fewer, bytes than its size promised."""
+    """The source yielded more or fewer bytes than its size announced."""
 
 
 class NotStoredError(LfaError):
-    """A file that was to be published is neither in S3 nor in the spool."""
+    """A file could be stored neither in S3 nor in the spool."""
 
 
 class ClosedError(LfaError):
-    """The bucket or session was closed while the transfer was under way."""
+    """The bucket or session was closed while the transfer was in progress."""

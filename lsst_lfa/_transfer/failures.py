@@ -1,4 +1,4 @@
-"""From whatever a request raised to one `LfaError` that says the cause and what helps."""
+"""Translates whatever a request raised into one `LfaError` that states the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["ErrorRule", "RequestInfo", "TransportError", "service_error", "translate_error"]
 
 
-# Of what a server, or a library, says of a failure: more is a web page.
+# Longest reason to show: anything longer is probably a web page.
 _LONGEST_REASON = 500
 
 
 def one_line(text: str) -> str:
-    """Return text that others wrote as a message may show it: in one line, not too long, and nothing signed."""
+    """Make text from outside safe for a message: one line, truncated, and withheld if it looks signed."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * _LONGEST_REASON]).split())
     shown = line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."
-    return "(not shown: it looks signed)" if is_signed(text) else shown
+    return "(withheld: it seems to contain a signature)" if is_signed(text) else shown
 
 
 class RequestInfo(NamedTuple):
-    """What an error message tells of a request; ``unsigned`` is why it has no signature, or empty if it has one."""
+    """The parts of a request that error messages mention; ``unsigned`` says why it has no signature, if it has none."""
 
     operation: str
     bucket: str
@@ -41,25 +41,27 @@ class RequestInfo(NamedTuple):
     unsigned: str = ""
 
     def __str__(self) -> str:
-        where = f"s3://{self.bucket}/{self.key}" if self.key is not None else f"bucket {self.bucket}"
-        return f"{self.operation} of {where if self.bucket else 'a session'} at {self.endpoint}"
+        if not self.bucket:
+            return f"opening a session at {self.endpoint}"
+        where = f"of s3://{self.bucket}/{self.key}" if self.key is not None else f"on bucket {self.bucket}"
+        return f"{self.operation} {where} at {self.endpoint}"
 
     def failed(self, error: type[errors.LfaError], cause: str, hint: str = "", *, transient: bool) -> errors.LfaError:
-        """Make an error that is not a response of the server's."""
+        """Make an error that did not come from a server's response."""
         made = error(f"{self} failed: {one_line(cause)}. {hint}".rstrip())
         made.transient = transient
         return made
 
 
 class TransportError(Exception):
-    """A failure that our HTTP session explains itself; `translate_error` adds the request.
+    """A failure that our HTTP session has already explained; `translate_error` adds the request.
 
     Parameters
     ----------
     error : `type`
-        What it becomes.
+        The exception class to raise.
     cause, hint : `str`
-        What happened, and what helps.
+        What happened, and the remedy.
     """
 
     def __init__(self, error: type[errors.LfaError], cause: str, hint: str) -> None:
@@ -70,7 +72,7 @@ class TransportError(Exception):
 
 
 class ErrorRule(NamedTuple):
-    """What an error code of S3's means, what helps, and whether a retry may."""
+    """What an S3 error code means, the remedy, and whether a retry may help."""
 
     error: type[errors.ServiceError]
     hint: str = ""
@@ -79,43 +81,47 @@ class ErrorRule(NamedTuple):
 
 _DENIED = ErrorRule(
     errors.AccessDeniedError,
-    "The bucket belongs to somebody else, or its policy does not allow this user the operation.",
+    "The bucket belongs to another account, or its policy does not allow this user to perform the operation.",
 )
 _UNAUTHENTICATED = ErrorRule(errors.AuthenticationError, "Check the credentials.")
 _UNKNOWN_ID = ErrorRule(
-    errors.UnknownKeyIdError, "The server has no user with this access key id: check AWS_ACCESS_KEY_ID or the profile."
+    errors.UnknownKeyIdError, "The server does not know this access key ID: check AWS_ACCESS_KEY_ID or the profile."
 )
-_EXPIRED = ErrorRule(errors.ExpiredCredentialsError, "Get a new session token.")
-_SKEW = ErrorRule(errors.ClockSkewError, "Set this machine's clock: it and the server's differ too much.")
+_EXPIRED = ErrorRule(errors.ExpiredCredentialsError, "The session token has expired or is invalid: get a new one.")
+_SKEW = ErrorRule(errors.ClockSkewError, "Correct this machine's clock: it differs too much from the server's.")
 _BUSY = ErrorRule(errors.UnavailableError, "The service is overloaded or down; try again later.", transient=True)
-_EXISTS = ErrorRule(errors.KeyExistsError, "Nothing was replaced: choose another key, or upload without if_none_match.")
-_CHANGED = ErrorRule(errors.ObjectChangedError, "The object was replaced in the meantime; start again.")
-_DIGEST_HINT = "The bytes were changed on their way: check the network and the proxies."
+_EXISTS = ErrorRule(
+    errors.KeyExistsError,
+    "The existing object was not replaced: choose another key, or upload without if_none_match.",
+)
+_CHANGED = ErrorRule(errors.ObjectChangedError, "The object was replaced during the operation; start again.")
+_DIGEST_HINT = "The data were altered in transit: check the network and any proxies."
 _DIGEST = ErrorRule(errors.DigestRefusedError, _DIGEST_HINT, transient=True)
 _QUOTA = ErrorRule(
-    errors.QuotaExceededError, "The quota of the user or of the bucket is used up: delete objects, or have it raised."
+    errors.QuotaExceededError,
+    "The user's or the bucket's quota is exhausted: delete objects, or ask for a larger quota.",
 )
-_REGION = ErrorRule(errors.ServiceError, "Set the bucket's own region: AWS_DEFAULT_REGION, or S3Session(region=...).")
+_REGION = ErrorRule(errors.ServiceError, "Set the bucket's region with AWS_DEFAULT_REGION or S3Session(region=...).")
 _RETRY = ErrorRule(errors.ServiceError, transient=True)
 _TOO_LARGE = ErrorRule(
     errors.TooLargeError,
-    "The server, or a proxy before it, limits the size of a request's body: set TransferConfig.part_size, "
-    "memory_part_size and multipart_threshold below the limit, or raise it (nginx: client_max_body_size).",
+    "The server, or a proxy in front of it, limits the size of a request body. Set TransferConfig.part_size, "
+    "memory_part_size and multipart_threshold below that limit, or raise the limit (nginx: client_max_body_size).",
 )
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and Ceph's rgw_common.cc
 _RULES = {
-    "NoSuchKey": ErrorRule(errors.KeyNotFoundError, "Check the key."),
+    "NoSuchKey": ErrorRule(errors.KeyNotFoundError, "Check that the key is correct."),
     "NoSuchBucket": ErrorRule(
-        errors.BucketNotFoundError, "Check the bucket's name and the endpoint, or make it: create()."
+        errors.BucketNotFoundError, "Check the bucket name and the endpoint, or create the bucket with create()."
     ),
-    "NoSuchUpload": ErrorRule(errors.UploadNotFoundError, "The multipart upload was completed or aborted."),
-    "BucketAlreadyExists": ErrorRule(errors.BucketTakenError, "Choose another name."),
+    "NoSuchUpload": ErrorRule(errors.UploadNotFoundError, "The multipart upload was already completed or aborted."),
+    "BucketAlreadyExists": ErrorRule(errors.BucketTakenError, "The bucket name is taken: choose another."),
     "AccessDenied": _DENIED,
     "AllAccessDisabled": _DENIED,
     "InvalidAccessKeyId": _UNKNOWN_ID,
     "SignatureDoesNotMatch": ErrorRule(
-        errors.WrongSecretError, "Most often the secret key is wrong: check AWS_SECRET_ACCESS_KEY or the profile."
+        errors.WrongSecretError, "The secret key is probably wrong: check AWS_SECRET_ACCESS_KEY or the profile."
     ),
     "ExpiredToken": _EXPIRED,
     "InvalidToken": _EXPIRED,
@@ -125,7 +131,9 @@ _RULES = {
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
     "QuotaExceeded": _QUOTA,
-    "TooManyBuckets": _QUOTA,
+    "TooManyBuckets": ErrorRule(
+        errors.QuotaExceededError, "The account has too many buckets: delete one, or ask for a higher limit."
+    ),
     "PreconditionFailed": _CHANGED,
     "BadDigest": _DIGEST,
     "InvalidDigest": ErrorRule(errors.DigestRefusedError, _DIGEST_HINT),
@@ -140,11 +148,14 @@ _RULES = {
     "ServiceUnavailable": _BUSY,
     "SlowDown": _BUSY,
 }
-# For a code that is not listed, and for responses without a body, as to HEAD.
+# For codes that are not listed above, and for responses without a body (to HEAD).
 _RULES_BY_STATUS = {
     401: _UNAUTHENTICATED,
     403: _DENIED,
-    407: ErrorRule(errors.AuthenticationError, "It is the proxy's: check HTTPS_PROXY or HTTP_PROXY, and NO_PROXY."),
+    407: ErrorRule(
+        errors.AuthenticationError,
+        "The proxy, not the server, rejected the credentials: check HTTPS_PROXY or HTTP_PROXY, and NO_PROXY.",
+    ),
     408: _BUSY,
     412: _CHANGED,
     413: _TOO_LARGE,
@@ -158,13 +169,13 @@ _RULES_BY_STATUS = {
     **dict.fromkeys(range(520, 528), _BUSY),
 }
 _OTHER = ErrorRule(errors.ServiceError)
-# To these the only condition that we send is that there is no such object.
+# The only condition that we send with these is "If-None-Match: *", so status 412 means that the object exists.
 _CREATING = frozenset({"put_object", "complete_multipart_upload"})
 _PRECONDITION_FAILED = 412
 
 
 class _LocalRule(NamedTuple):
-    """What an exception raised on this side means, what helps, and whether a retry may."""
+    """What an exception raised on the client side means, the remedy, and whether a retry may help."""
 
     kinds: tuple[type[BaseException], ...]
     error: type[errors.LfaError]
@@ -173,7 +184,7 @@ class _LocalRule(NamedTuple):
     transient: bool = False
 
 
-# The first that matches says what happened, so the most telling come first.
+# The first match decides, so the most specific come first.
 _LOCAL = (
     _LocalRule(
         (
@@ -184,26 +195,33 @@ _LOCAL = (
             boto.SSOError,
         ),
         errors.MissingCredentialsError,
-        "no usable credentials",
-        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile.",
+        "no usable credentials were found",
+        "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or set a profile.",
     ),
     _LocalRule(
         (boto.BotoCoreError,),
         errors.ConfigurationError,
-        "the settings are wrong",
-        "Check the session's arguments, the AWS_* variables and AWS's configuration files.",
+        "a setting is invalid",
+        "Check the session's arguments, the AWS_* variables and the AWS configuration files.",
     ),
     _LocalRule(
         (ssl.SSLCertVerificationError, aiohttp.ClientConnectorCertificateError),
         errors.CertificateError,
-        "the server's certificate was refused",
-        "Check the host's name; for a private certificate authority set AWS_CA_BUNDLE or S3Session(verify=FILE).",
+        "the server's certificate was rejected",
+        "Check the host name; for a private certificate authority, set AWS_CA_BUNDLE or S3Session(verify=...).",
     ),
     _LocalRule(
         (aiohttp.InvalidURL,),
         errors.ConfigurationError,
-        "the endpoint is not valid",
+        "the endpoint URL is invalid",
         "Check S3_ENDPOINT_URL.",
+    ),
+    _LocalRule(
+        (aiohttp.ConnectionTimeoutError,),
+        errors.UnreachableError,
+        "could not connect to the server in time",
+        "Check S3_ENDPOINT_URL and the network, or raise S3Session(connect_timeout=...).",
+        transient=True,
     ),
     _LocalRule(
         (TimeoutError,),
@@ -215,27 +233,27 @@ _LOCAL = (
     _LocalRule(
         (ResponseParserError, aiohttp.ClientResponseError),
         errors.ProtocolError,
-        "the response is not one that S3 gives",
-        "Check that S3_ENDPOINT_URL is that of an S3 service.",
+        "the response is not a valid S3 response",
+        "Check that S3_ENDPOINT_URL points to an S3 service.",
         transient=True,
     ),
     _LocalRule(
         (aiohttp.ClientProxyConnectionError,),
         errors.UnreachableError,
-        "no connection to the proxy",
+        "could not connect to the proxy",
         "Check HTTPS_PROXY, HTTP_PROXY and NO_PROXY.",
         transient=True,
     ),
     _LocalRule(
         (aiohttp.ClientError, ConnectionError, gaierror, ssl.SSLError),
         errors.UnreachableError,
-        "no connection to the server, or it broke",
-        "Check S3_ENDPOINT_URL, the network, and that the service is up.",
+        "could not connect to the server, or the connection was lost",
+        "Check S3_ENDPOINT_URL and the network, and that the service is running.",
         transient=True,
     ),
 )
 
-# All else in an error response may repeat what was signed, tokens too.
+# Any other field of an error response may echo what was signed, including tokens.
 _HARMLESS = frozenset(
     {
         "BucketName",
@@ -255,20 +273,20 @@ _HARMLESS = frozenset(
     }
 )
 
-# What aiohttp tells of a connection's TLS context: its address in memory.
+# How aiohttp's messages show a connection's TLS context: by its address in memory.
 _TLS_OPTION = re.compile(r" ssl:(?:<[^>]*>|\w+)")
-_NO_TLS = "Its URL begins with http://, or its port is another one."
+_NO_TLS = "Use an http:// URL, or check the port."
 _SECRET_HEADER = re.compile("token|authoriz|cookie|signature|credential", re.IGNORECASE)
 
 
 def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError | None:
-    """Say what an exception means.
+    """Return the error that an exception means.
 
     Returns
     -------
     error : `LfaError` or `None`
-        `None` for an exception that nobody foresaw: a bug. It is the caller's
-        to see, at once and as it is.
+        `None` if the exception is unforeseen, that is, a bug: the caller
+        should see it at once and unchanged.
     """
     if isinstance(error, errors.LfaError):
         return error
@@ -280,7 +298,7 @@ def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError |
     if isinstance(tls, ssl.SSLError) and getattr(tls, "reason", "") == "WRONG_VERSION_NUMBER":
         return request.failed(errors.ConfigurationError, "the server does not speak TLS", _NO_TLS, transient=False)
     for rule in _LOCAL:
-        # A parameter that botocore refuses was made by us: a bug.
+        # A parameter that botocore rejects came from us, so this is a bug.
         if isinstance(error, rule.kinds) and not isinstance(error, boto.ParamValidationError):
             text = str(error)
             text = re.sub(_TLS_OPTION, "", text)
@@ -290,7 +308,7 @@ def translate_error(error: Exception, request: RequestInfo) -> errors.LfaError |
 
 
 def service_error(error: boto.ClientError, request: RequestInfo, rule: ErrorRule | None = None) -> errors.ServiceError:
-    """Say what an error response means, by its code and status or by another ``rule``."""
+    """Return the error that an error response means, by its code and status, or by ``rule``."""
     response = error.response = _without_secrets(error.response)
     error.args = (one_line(str(error)),)  # it is shown as the cause
     said = response["Error"]
@@ -301,16 +319,15 @@ def service_error(error: boto.ClientError, request: RequestInfo, rule: ErrorRule
     if request.unsigned and issubclass(rule.error, PermissionError):
         rule = rule._replace(hint=request.unsigned)
     reason = one_line(said.get("Message") or "no reason given").rstrip(".")
-    message = " ".join(
-        filter(None, (f"{request} failed: {status} {code}: {reason}.", rule.hint, _region_hint(response)))
-    )
+    what = code if code == str(status) else f"{status} {code}"
+    message = " ".join(filter(None, (f"{request} failed: {what}: {reason}.", rule.hint, _region_hint(response))))
     made = rule.error(message, response, request.operation)
     made.transient = rule.transient
     return made
 
 
 def _without_secrets(response: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an error response without what may repeat a signature or a token, and what is not text."""
+    """Return an error response without anything that may echo a signature or a token, or that is not text."""
     said, metadata = response.get("Error") or {}, response.get("ResponseMetadata") or {}
     headers = metadata.get("HTTPHeaders", {})
     return {
@@ -339,4 +356,4 @@ def _region_hint(response: dict[str, Any]) -> str:
     wrong = response["Error"].get("Code") in {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
     # The response to HEAD has no code.
     wrong = wrong or (_status(response) == 400 and "x-amz-bucket-region" in headers)  # noqa: PLR2004
-    return f"The bucket's region is {one_line(region)}." if wrong and region else ""
+    return f"The bucket is in region {one_line(region)}." if wrong and region else ""

@@ -258,7 +258,9 @@ SILENCES = (
 )  # fmt: skip
 
 
-def _broken(name: str, where: tuple[Step, ...], make: Callable[[], Action], says: str = "broke") -> tuple[Row, Row]:
+def _broken(
+    name: str, where: tuple[Step, ...], make: Callable[[], Action], says: str = "connection was lost"
+) -> tuple[Row, Row]:
     return (
         Row(f"{name}, three times", where, make(), times=3),
         Row(f"{name}, always", where, make(), GIVEN_UP, raises=errors.UnreachableError, says=says),
@@ -281,10 +283,10 @@ BREAKS = (
     Row("reset half way down, always", DOWN, Reset(response_byte=1_000_000), remark="resumed, never started over"),
     Row("cut short at the first byte, three times", DOWN, Close(response_byte=0), times=3),
     Row("cut short at the first byte, always", DOWN, Close(response_byte=0), GIVEN_UP,
-        raises=errors.UnreachableError, says="broke"),
+        raises=errors.UnreachableError, says="connection was lost"),
     Row("cut short half way down, always", DOWN, Close(response_byte=1_000_000), remark="resumed, never started over"),
     Row("cut short one byte before the end, always", DOWN, Close(response_byte=-1),
-        within=GIVEN_UP, raises=errors.UnreachableError, says="broke"),
+        within=GIVEN_UP, raises=errors.UnreachableError, says="connection was lost"),
     Row("a bit flips on its way up", BODIES_UP, tampers=(Flip("PUT /", 100_000, "request"),),
         remark="the server refuses it; it is sent again"),
     Row("bits flip on their way up, always", BODIES_UP, within=GIVEN_UP,
@@ -332,11 +334,11 @@ RESPONSES = (
     Row("200 with a web page (a captive portal), always", (*UP, *DOWN, HEAD, LIST, STALE), Status(200, body=_PAGE),
         GIVEN_UP, raises=errors.ProtocolError, says="response"),
     Row("200 with garbage for a body, always", (CREATE, COMPLETE, LIST), Status(200, body=_GARBAGE),
-        GIVEN_UP, raises=errors.ProtocolError, says="the response is not one that S3 gives"),
+        GIVEN_UP, raises=errors.ProtocolError, says="the response is not a valid S3 response"),
     Row("done, but the response is lost, twice", (PUT, PART), Close(carry_out=True), times=2),
     Row("done, but the response is lost, always", (PUT,), Close(carry_out=True), GIVEN_UP, remark="HEAD compares"),
     Row("done, but the response is lost, always", (PART,), Close(carry_out=True), GIVEN_UP,
-        raises=errors.UnreachableError, says="broke"),
+        raises=errors.UnreachableError, says="connection was lost"),
     Row("done, but the response is lost (reset), twice", (COMPLETE,), Reset(carry_out=True), times=2,
         remark="the retry gets NoSuchUpload; HEAD compares"),
     Row("done, but the response is lost (reset), always", (COMPLETE,), Reset(carry_out=True), GIVEN_UP,

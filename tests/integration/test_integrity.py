@@ -133,7 +133,7 @@ async def test_small_object_is_sent_again(service: Service, name: str, noisy: No
 async def test_after_the_last_attempt(service: Service, name: str, noisy: Noisy, size: int, line: str) -> None:
     source = io.BytesIO(sample(size))
     async with noisy(Flip(line, 500, "request", times=math.inf), max_attempts=3) as (proxy, session):
-        with pytest.raises(errors.IntegrityError, match="changed on their way") as caught:
+        with pytest.raises(errors.IntegrityError, match="altered in transit") as caught:
             await session.bucket(name).upload(source, KEY)
         assert type(caught.value) is errors.DigestRefusedError
         assert f"s3://{name}/{KEY}" in str(caught.value)

@@ -128,7 +128,7 @@ async def test_somebody_elses_bucket(
         bucket = other.bucket(name)
         for verb, work in verbs(bucket, tmp_path).items():
             error = await refused(
-                work, errors.AccessDeniedError, name, service.endpoint_url, "AccessDenied", "belongs to somebody else"
+                work, errors.AccessDeniedError, name, service.endpoint_url, "AccessDenied", "belongs to another account"
             )
             assert isinstance(error, PermissionError), verb
         await refused(bucket.exists("no-such-key"), errors.AccessDeniedError, name)

@@ -64,6 +64,7 @@ def test_each_error_response_has_its_error(
     assert isinstance(error, ClientError)
     for word in ("put_object", "s3://b/k", "http://host", code):
         assert word in str(error)
+    assert f"{status} {status}" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +88,7 @@ def test_a_failed_precondition_means_what_the_request_was_for(operation: str, ki
         (ProfileNotFound(profile="none"), errors.ConfigurationError, False),
         (ssl.SSLCertVerificationError("self-signed"), errors.CertificateError, False),
         (aiohttp.ClientPayloadError("cut"), errors.UnreachableError, True),
+        (aiohttp.ConnectionTimeoutError(), errors.UnreachableError, True),
         (ConnectionResetError("reset"), errors.UnreachableError, True),
         (TimeoutError(), errors.TransferTimeoutError, True),
         (ResponseParserError("not XML"), errors.ProtocolError, True),
@@ -132,7 +134,14 @@ def test_a_quota_that_is_used_up_is_not_taken_for_a_stranger_s_bucket() -> None:
     error = translate_error(error_response(403, "QuotaExceeded"), REQUEST)
     assert type(error) is errors.QuotaExceededError
     assert "quota" in str(error)
-    assert "somebody else" not in str(error)
+    assert "another account" not in str(error)
+
+
+def test_an_account_with_too_many_buckets_is_not_told_to_delete_objects() -> None:
+    error = translate_error(error_response(400, "TooManyBuckets"), REQUEST)
+    assert type(error) is errors.QuotaExceededError
+    assert "too many buckets" in str(error)
+    assert "objects" not in str(error)
 
 
 def test_the_wrong_region_is_told_with_the_right_one() -> None:
@@ -209,7 +218,7 @@ def test_errors_of_the_systems_kinds_have_their_numbers(kind: type[errors.LfaErr
 def test_what_others_write_is_shown_in_one_short_line() -> None:
     assert one_line("a\n\tb\x7f\x85c\u2028d") == "a b c d"
     assert len(one_line("x" * 10_000)) < 600
-    assert one_line("https://h/b/k?X-Amz-Signature=SECRET") == "(not shown: it looks signed)"
+    assert one_line("https://h/b/k?X-Amz-Signature=SECRET") == "(withheld: it seems to contain a signature)"
     assert one_line("x" * 600 + "?X-Amz-Signature=SECRET").find("SECRET") == -1
 
 
@@ -228,4 +237,4 @@ def test_an_error_response_without_text_is_told_by_its_status() -> None:
 def test_the_quota_is_nobody_elses() -> None:
     error = translate_error(error_response(403, "QuotaExceeded"), REQUEST)
     assert type(error) is errors.QuotaExceededError
-    assert "somebody else" not in str(error)
+    assert "another account" not in str(error)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import S3Session, TransferConfig, download_url, errors
-from tests.faults import Fault, FaultyS3Server, Raw, RefusingHost, Status
+from tests.faults import Fault, FaultyS3Server, Raw, RefusingHost, Status, UnresponsiveHost
 from tests.faults.wire import Listener
 from tests.servers import CertificateAuthority
 
@@ -133,6 +133,18 @@ async def test_garbage_does_not_bring_out_what_was_sent(said: bytes) -> None:
 
 
 ECHO = f"<Error><Code>AccessDenied</Code><Message>/b/k?{SIGNED}</Message><Resource>/k?{SIGNED}</Resource></Error>"
+
+
+async def test_a_host_that_drops_connection_attempts_is_unreachable() -> None:
+    with UnresponsiveHost() as host:
+        async with session(host.endpoint_url, connect_timeout=0.2) as unconnected:
+            bucket = unconnected.bucket("test")
+            for work in (bucket.head("k"), bucket.upload(b"data", "k"), bucket.download("k"), bucket.check()):
+                error = await error_of(work)
+                assert type(error) is errors.UnreachableError, error
+                assert error.transient
+                assert "S3Session(connect_timeout=...)" in str(error)
+                assert "stall_timeout" not in str(error)
 
 
 async def test_a_server_that_repeats_what_it_heard() -> None:
