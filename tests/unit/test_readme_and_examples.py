@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 GUIDES = sorted((ROOT / "examples").glob("*.md"))
 PAGES = [README, *GUIDES, *sorted((ROOT / ".github").glob("*.md"))]
-UNITS = {"KiB": 1024, "MiB": 1024**2, "s": 1}
+UNITS = {"KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "s": 1}
 
 by_name = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
 
