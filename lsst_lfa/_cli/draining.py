@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from lsst_lfa import Spool
 from lsst_lfa._spool.entry import SIDECAR
 from lsst_lfa._transfer.concurrency import in_thread, task_group
-from lsst_lfa.annex._adopting import adopt
+from lsst_lfa.annex._adopting import Adoption
 from lsst_lfa.annex._announcing import Announcer
-from lsst_lfa.annex._decisions import concerns_all
+from lsst_lfa.annex._decisions import Pace, concerns_all
 from lsst_lfa.annex._drain import Drain
 from lsst_lfa.errors import LfaError, TransferTimeoutError, UnreachableError
 from lsst_lfa.naming import check_bucket
@@ -58,7 +58,7 @@ async def drain_bucket(output: Output, folder: Path, bucket: S3Bucket, *, as_jso
         on_stored=note,
         next_sequence=time.time_ns,
         on_left=left.__setitem__,
-        others_delay=0.0,
+        pace=Pace(others=0.0),
     )
     with _saying_things_once(output):
         await drain.open()
@@ -147,7 +147,8 @@ async def adopt_bucket(output: Output, folder: Path, bucket: str, source: Path |
     session = S3Session(anonymous=True)  # of which nothing is asked
     await spool.open(bucket)
     drain = Drain(session.bucket(bucket), spool, _NAME, announcer, on_stored=_ignore, next_sequence=time.time_ns)
-    return await adopt(spool, drain, announcer, bucket=bucket, component=_NAME, announce="never", folder=source)
+    adoption = Adoption(spool, drain, announcer, bucket=bucket, component=_NAME, announce="never")
+    return await adoption.run(folder if source is None else source)
 
 
 async def _ignore(_: LargeFile) -> None:

@@ -21,62 +21,85 @@ if TYPE_CHECKING:
 
     from ._announcing import Announcer
     from ._drain import Drain
+    from ._reading import Digest
 
-__all__ = ["adopt"]
+__all__ = ["Adoption"]
 
 log = logging.getLogger(__name__)
 
 
-async def adopt(
-    spool: Spool,
-    drain: Drain,
-    announcer: Announcer,
-    *,
-    bucket: str,
-    component: str,
-    announce: Announce,
-    folder: str | os.PathLike[str] | None,
-) -> int:
-    """Take in the files of one bucket; see `LargeFileAnnex.adopt`."""
-    root = await in_thread(Path(spool.folder if folder is None else folder, bucket).resolve)
-    in_place = root == await in_thread(Path(spool.folder, bucket).resolve)
-    count = 0
-    for path in await spool.foreign(root):
-        try:
-            status = await in_thread(path.stat)
-            record = Record(
-                bucket=bucket,
-                key=naming.check_key(path.relative_to(root).as_posix()),
-                component=component,
-                sequence=status.st_mtime_ns,
-                generator=component,
-                mime_type=guess_mime_type(path.name),
-                announce=announce,
-            )
-            entry, _ = await spool.reserve(record, in_place=in_place)
+class Adoption:
+    """Takes in files of one bucket; see `LargeFileAnnex.adopt`.
+
+    Parameters
+    ----------
+    spool, drain, announcer
+        Who keeps them, who sends them, and who announces them.
+    bucket : `str`
+        Where they go.
+    component : `str`
+        Whose event announces them.
+    announce : {"safe", "stored", "never"}
+        When that is done.
+    """
+
+    def __init__(
+        self, spool: Spool, drain: Drain, announcer: Announcer, *, bucket: str, component: str, announce: Announce
+    ) -> None:
+        self._spool = spool
+        self._drain = drain
+        self._announcer = announcer
+        self._bucket = bucket
+        self._component = component
+        self._announce: Announce = announce
+
+    async def run(self, folder: str | os.PathLike[str]) -> int:
+        """Take in a folder's files, and return how many."""
+        root = await in_thread(Path(folder, self._bucket).resolve)
+        in_place = root == await in_thread(Path(self._spool.folder, self._bucket).resolve)
+        count = 0
+        for path in await self._spool.foreign(root):
             try:
-                await _take(spool, entry, path, in_place=in_place)
-            except BaseException:
-                if not in_place:
-                    await entry.remove()
-                raise
-            finally:
-                await entry.release()
-        except (OSError, ValueError, NotKeptError) as error:
-            log.warning("cannot take in %s, which stays where it is: %s", path, error)
-            continue
-        count += 1
-        ticket = announcer.enter(record.sequence, announce) if announce != "never" else None
-        drain.add(str(entry.sidecar), record.sequence, status.st_size, ticket)
-    return count
+                key = path.relative_to(root).as_posix()
+                await self._take(path, await self._describe(path, key), in_place=in_place)
+            except (OSError, ValueError, NotKeptError) as error:
+                log.warning("cannot take in %s, which stays where it is: %s", path, error)
+            else:
+                count += 1
+        return count
 
+    async def _describe(self, path: Path, key: str) -> Record:
+        return Record(
+            bucket=self._bucket,
+            key=naming.check_key(key),
+            component=self._component,
+            sequence=(await in_thread(path.stat)).st_mtime_ns,
+            generator=self._component,
+            mime_type=guess_mime_type(path.name),
+            announce=self._announce,
+        )
 
-async def _take(spool: Spool, entry: Entry, path: Path, *, in_place: bool) -> None:
-    if in_place:
+    async def _take(self, path: Path, record: Record, *, in_place: bool) -> None:
+        entry, _ = await self._spool.reserve(record, in_place=in_place)
+        try:
+            digest = await (self._adopt(entry, path) if in_place else self._move(entry, path))
+        except BaseException:
+            if not in_place:
+                await entry.remove()
+            raise
+        finally:
+            await entry.release()
+        self._spool.count(digest.size)
+        ticket = self._announcer.enter(record.sequence, record.announce) if record.announce != "never" else None
+        self._drain.add(str(entry.sidecar), record.sequence, digest.size, ticket)
+
+    async def _adopt(self, entry: Entry, path: Path) -> Digest:
         digest = await hash_file(path)
         await entry.adopt(digest.size, digest.md5)
-    else:
-        sink = Sink(spool, entry.new_file())
+        return digest
+
+    async def _move(self, entry: Entry, path: Path) -> Digest:
+        sink = Sink(self._spool, entry.new_file())
         try:
             linked = await sink.link_to(path)
             if not linked:
@@ -88,4 +111,4 @@ async def _take(spool: Spool, entry: Entry, path: Path, *, in_place: bool) -> No
         finally:
             await sink.file.discard()
         await in_thread(path.unlink)
-    spool.count(digest.size)
+        return digest

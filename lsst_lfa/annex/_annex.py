@@ -7,22 +7,23 @@ import inspect
 import logging
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from lsst_lfa import naming, sites
+from lsst_lfa import sites
 from lsst_lfa._public import public
-from lsst_lfa._session import S3Session
-from lsst_lfa._spool import Record, Spool
+from lsst_lfa._spool import Spool
 from lsst_lfa._transfer.concurrency import uninterrupted
-from lsst_lfa.salobj import AsyncS3Bucket
 
-from ._adopting import adopt
+from ._adopting import Adoption
 from ._announcing import Announcer
+from ._component import Component
+from ._decisions import Pace
 from ._drain import Drain
-from ._large_file import check_version, guess_mime_type, tai_now
 from ._life import Life
 from ._publication import Publication, Publisher
 from ._sending import KeyLocks
+from ._site_bucket import SiteBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from astropy.time import Time
 
     from lsst_lfa._bucket import S3Bucket
+    from lsst_lfa._spool import Record
     from lsst_lfa._spool.record import Announce, IfExists
     from lsst_lfa._transfer.sources import Uploadable
 
@@ -109,9 +111,7 @@ class LargeFileAnnex:
         if announce not in {"safe", "stored"}:
             msg = f'announce is {announce!r}; it must be "safe" or "stored"'
             raise ValueError(msg)
-        if not salname:
-            msg = "salname must not be empty"
-            raise ValueError(msg)
+        self._component = Component(salname, salindex)
         self.bucket = bucket
         self.salname = salname
         self.salindex = salindex
@@ -121,8 +121,8 @@ class LargeFileAnnex:
         self._announce: Announce = announce
         self._on_stored = on_stored
         self._life: Life | None = None
-        self._make_bucket: Callable[[], tuple[S3Bucket, S3Session | None]] | None = None
-        self._session: S3Session | None = None
+        self._site_bucket: SiteBucket | None = None
+        self._pace = Pace()
         self._last_sequence = 0
         self._keys = KeyLocks()
 
@@ -154,24 +154,15 @@ class LargeFileAnnex:
         ConfigurationError
             If the site is not known, or ``S3_ENDPOINT_URL`` contradicts it.
         """
-        where = sites.current(site, domock=domock)
-        name = AsyncS3Bucket.make_bucket_name(where.instance)
-
-        def make_bucket() -> tuple[S3Bucket, S3Session | None]:
-            if domock:
-                return AsyncS3Bucket(name, domock=True), None
-            session = S3Session(endpoint_url=where.endpoint_url)
-            return session.bucket(name), session
-
-        bucket, session = make_bucket()
-        annex = cls(bucket, salname, salindex, event=event, spool=spool, **options)
-        annex._make_bucket, annex._session = make_bucket, session
+        site_bucket = SiteBucket(sites.current(site, domock=domock), domock=domock)
+        annex = cls(site_bucket.bucket, salname, salindex, event=event, spool=spool, **options)
+        annex._site_bucket = site_bucket
         return annex
 
     @property
     def component(self) -> str:
         """``salname:salindex``, or ``salname`` for a component without an index."""
-        return f"{self.salname}:{self.salindex}" if self.salindex else self.salname
+        return str(self._component)
 
     def __repr__(self) -> str:
         return f"LargeFileAnnex({self.bucket!r}, {self.component!r}, spool={self.spool!r})"
@@ -247,35 +238,23 @@ class LargeFileAnnex:
             If the source changed while it was read. What reading it raises
             comes through as it is.
         """
-        if if_exists not in {"keep", "overwrite", "error"}:
-            msg = f'if_exists is {if_exists!r}; it must be "keep", "overwrite" or "error"'
-            raise ValueError(msg)
-        if key is None:
-            when = tai_now() if date is None else date
-            key = AsyncS3Bucket.make_key(self.salname, self.salindex, generator, when, other, stem, suffix)
-        naming.check_key(key)
-        described: dict[str, Any] = {
-            "generator": self.component if event_generator is None else event_generator,
-            "version": check_version(version),
-            "id": id,
-            "mime_type": guess_mime_type(key) if mime_type is None else mime_type,
-        }
-        for name in ("generator", "id", "mime_type"):
-            if not isinstance(described[name], str):
-                msg = f"{name} must be a str, not {type(described[name]).__name__}"
-                raise TypeError(msg)
-        life = await self._start()
-        record = Record(
-            bucket=self.bucket.name,
-            key=key,
-            component=self.component,
-            sequence=self._next_sequence(),
-            announce=self._announce if self._event is not None else "never",
+        key = self._component.key(generator, date=date, other=other, stem=stem, suffix=suffix, key=key)
+        record = self._component.describe(
+            self.bucket.name,
+            key,
+            event_generator=event_generator,
+            file_id=id,
+            mime_type=mime_type,
+            version=version,
             if_exists=if_exists,
-            published=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            **described,
         )
-        return await self._publish(life, record, source)
+        life = await self._start()
+        return await self._publish(
+            life, replace(record, sequence=self._next_sequence(), announce=self._announced(self._announce)), source
+        )
+
+    def _announced(self, when: Announce) -> Announce:
+        return when if self._event is not None else "never"
 
     async def _publish(self, life: Life, record: Record, source: Any) -> LargeFile:
         ticket = life.announcer.enter(record.sequence, record.announce)
@@ -343,16 +322,15 @@ class LargeFileAnnex:
             msg = "there is no spool to take files into"
             raise ValueError(msg)
         life = await self._start()
-        mode: Announce = self._announce if announce and self._event is not None else "never"
-        return await adopt(
+        adoption = Adoption(
             self.spool,
             life.drain,
             life.announcer,
             bucket=self.bucket.name,
             component=self.component,
-            announce=mode,
-            folder=folder,
+            announce=self._announced(self._announce) if announce else "never",
         )
+        return await adoption.run(self.spool.folder if folder is None else folder)
 
     async def aclose(self) -> None:
         """Stop. Idempotent; `start`, and `publish`, start again.
@@ -363,10 +341,8 @@ class LargeFileAnnex:
         life, self._life = self._life, None
         if life is not None and life.loop is asyncio.get_running_loop():
             await life.close(self._upload_timeout + _CLOSE_GRACE)
-        if self._make_bucket is not None:
-            await self.bucket.aclose()
-            if self._session is not None:
-                await self._session.aclose()
+        if self._site_bucket is not None:
+            await self._site_bucket.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -380,7 +356,9 @@ class LargeFileAnnex:
     async def _start(self) -> Life:
         life = self._life
         if life is None or not life.usable:
-            self._renew_bucket()
+            if self._site_bucket is not None:
+                self._site_bucket.renew()
+                self.bucket = self._site_bucket.bucket
             life = self._life = self._begin()
         if not life.opened:
             await life.open()
@@ -395,16 +373,12 @@ class LargeFileAnnex:
             announcer,
             on_stored=self._tell_stored,
             next_sequence=self._next_sequence,
+            pace=self._pace,
         )
         publisher = Publisher(
             self.bucket, self.spool, announcer, drain, upload_timeout=self._upload_timeout, on_stored=self._tell_stored
         )
         return Life(publisher, self._seen_sequence)
-
-    def _renew_bucket(self) -> None:
-        """Make a bucket of our own anew after `aclose`: a mock does not come back by itself."""
-        if self._make_bucket is not None and getattr(self.bucket, "mock", self) is None:
-            self.bucket, self._session = self._make_bucket()
 
     def _next_sequence(self) -> int:
         """Return the next place in the order: by the clock, but never backwards."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
@@ -10,10 +11,8 @@ from lsst_lfa import errors
 if TYPE_CHECKING:
     from lsst_lfa._spool.record import IfExists, Record
 
-__all__ = ["Found", "Outcome", "Step", "Verdict", "concerns_all", "decide", "judge", "next_step", "pause_after"]
+__all__ = ["Found", "Outcome", "Pace", "Step", "Verdict", "concerns_all", "decide", "judge", "next_step"]
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
 # These say nothing of the one file: the next one would fare no better.
 _COMMON: Final = (
     errors.AuthenticationError,
@@ -25,6 +24,43 @@ _COMMON: Final = (
     errors.RedirectRefusedError,
     errors.UnreachableError,
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long the background waits, in seconds.
+
+    Attributes
+    ----------
+    first_pause, longest_pause : `float`
+        After a failure that would meet every other file too, and at most.
+    locked : `float`
+        Until a file is looked at again that another process works on.
+    others : `float`
+        In which another component may send its files itself.
+    rescan : `float`
+        Between two looks into the folder, and after trouble with the disk.
+    hour : `float`
+        Between two logs of the same trouble, and at most between two tries of
+        a file that fails by itself.
+    """
+
+    first_pause: float = 1.0
+    longest_pause: float = 60.0
+    locked: float = 5.0
+    others: float = 30.0
+    rescan: float = 60.0
+    hour: float = 3600.0
+
+    def pause_after(self, failures: int, spread: float) -> float:
+        """Seconds to wait after so many failures in a row: 1, 2, 4, ... 60; ``spread`` takes up to half off."""
+        longest: float = min(self.longest_pause, self.first_pause * 2.0 ** min(failures - 1, 100))
+        return longest * (1 - spread / 2)
+
+    def pause_of_one(self, failures: int) -> float:
+        """Seconds to wait after so many failures of one file, which meet no other."""
+        longest: float = min(self.hour, self.rescan * 2.0 ** min(failures, 10))
+        return longest
 
 
 class Outcome(Enum):
@@ -120,9 +156,3 @@ def judge(*, exists: bool, same: bool, if_exists: IfExists) -> Found:
 def concerns_all(error: errors.LfaError) -> bool:
     """Tell whether an error would meet every other file too."""
     return error.transient or isinstance(error, _COMMON)
-
-
-def pause_after(failures: int, spread: float) -> float:
-    """Seconds to wait after so many failures in a row: 1, 2, 4, ... 60, of which ``spread`` takes up to half off."""
-    longest: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 100))
-    return longest * (1 - spread / 2)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from lsst_lfa._transfer.concurrency import task_group
 from lsst_lfa.errors import LfaError
 
-from ._decisions import Step, concerns_all, next_step, pause_after
+from ._decisions import Pace, Step, concerns_all, next_step
 from ._hourly_log import HourlyLog
 from ._large_file import large_file
 from ._queue import SendQueue, Waiting
@@ -33,10 +33,7 @@ log = logging.getLogger(__name__)
 
 _WORKERS: Final = 2
 """Files that are sent at a time."""
-_HOUR: Final = 3600.0
-_RESCAN: Final = 60.0
-_LOCKED: Final = 5.0
-_OTHERS: Final = 30.0
+_PACE: Final = Pace()
 _TURN: Final = 250
 """Files that are entered in one turn of the event loop."""
 
@@ -68,8 +65,8 @@ class Drain:
         Gives the next place in the order of publishing.
     on_left : callable, optional
         Called with the sidecar of each file that was tried in vain, and why.
-    others_delay : `float`, optional
-        Seconds in which another component may send its files itself.
+    pace : `Pace`, optional
+        How long it waits.
     """
 
     def __init__(
@@ -82,7 +79,7 @@ class Drain:
         on_stored: Callable[[LargeFile], Awaitable[None]],
         next_sequence: Callable[[], int],
         on_left: Callable[[str, Exception], None] = lambda _sidecar, _error: None,
-        others_delay: float = _OTHERS,
+        pace: Pace = _PACE,
     ) -> None:
         self._bucket = bucket
         self._spool = spool
@@ -91,8 +88,8 @@ class Drain:
         self._on_stored = on_stored
         self._next_sequence = next_sequence
         self._on_left = on_left
-        self._others_delay = others_delay
-        self._queue = SendQueue()
+        self._pace = pace
+        self._queue = SendQueue(pace)
         self._announcing_failures = 0
         self._news = asyncio.Event()
         self._event_news = asyncio.Event()
@@ -102,7 +99,7 @@ class Drain:
         """Set with every change; who waits clears it."""
         self.publications = 0
         """Number of files that are being published."""
-        self.hourly = HourlyLog()
+        self.hourly = HourlyLog(pace.hour)
         self.locks = KeyLocks()
 
     @property
@@ -181,7 +178,7 @@ class Drain:
 
     async def _rescan_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(_RESCAN)
+            await asyncio.sleep(self._pace.rescan)
             await self._rescan()
 
     async def _rescan(self) -> int:
@@ -200,7 +197,7 @@ class Drain:
             if ours and self._announcer.active and each.announce != "never":
                 ticket = self._announcer.enter(each.sequence, each.announce)
             if ticket is not None or not each.stored or each.announce == "never":
-                self.add(each.sidecar, each.sequence, each.size, ticket, 0.0 if ours else self._others_delay)
+                self.add(each.sidecar, each.sequence, each.size, ticket, 0.0 if ours else self._pace.others)
             if number % _TURN == 0:
                 await asyncio.sleep(0)
         return found[-1].sequence if found else 0
@@ -227,7 +224,8 @@ class Drain:
     async def _announce_for_ever(self) -> None:
         """Send the events that are due, when no file is being published; again after a failure."""
         while True:
-            pause = pause_after(self._announcing_failures, random.random()) if self._announcing_failures else None  # noqa: S311
+            failures = self._announcing_failures
+            pause = self._pace.pause_after(failures, random.random()) if failures else None  # noqa: S311
             try:
                 async with asyncio.timeout(pause):
                     await self._event_news.wait()
@@ -293,7 +291,7 @@ class Drain:
             entry = await self._spool.claim(waiting.sidecar)
             if entry is None:
                 self._on_left(waiting.sidecar, BlockingIOError("another process works on it"))
-                self._postpone(waiting, _LOCKED)
+                self._postpone(waiting, self._pace.locked)
             else:
                 await self._take_steps(entry, waiting)
         except LfaError as error:  # first, for some are OSErrors too
@@ -308,12 +306,12 @@ class Drain:
         except OSError as error:
             self.hourly.warning("disk", "cannot work on %s, which is tried again later: %s", waiting.sidecar, error)
             self._on_left(waiting.sidecar, error)
-            self._postpone(waiting, _RESCAN)
+            self._postpone(waiting, self._pace.rescan)
         except Exception as error:
             # A bug. It must not keep the other files from being sent.
             log.exception("cannot send %s, which is tried again in an hour", waiting.sidecar)
             self._on_left(waiting.sidecar, error)
-            self._postpone(waiting, _HOUR)
+            self._postpone(waiting, self._pace.hour)
         finally:
             self.busy.discard(waiting.sidecar)
             if entry is not None:
@@ -379,7 +377,7 @@ class Drain:
             self._queue.push(waiting)
         else:
             waiting.failures += 1
-            self._postpone(waiting, min(_HOUR, _RESCAN * 2.0 ** min(waiting.failures, 10)))
+            self._postpone(waiting, self._pace.pause_of_one(waiting.failures))
 
     async def _abandon(self, waiting: Waiting, error: Exception | None) -> None:
         """Give up a file that is gone, or is damaged; what there is of it stays in the folder."""

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Final
 
 __all__ = ["HourlyLog"]
 
 log = logging.getLogger(__name__)
 
-_HOUR: Final = 3600.0
-
 
 class HourlyLog:
-    """Logs the same kind of trouble once an hour."""
+    """Logs the same kind of trouble once an hour.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    hour : `float`
+        Its seconds.
+    """
+
+    def __init__(self, hour: float) -> None:
+        self._hour = hour
         self._last: dict[str, float] = {}
 
     def warning(self, kind: str, message: str, *args: object) -> None:
         """Log a warning, unless one of this kind was logged within the hour."""
         now = time.monotonic()
-        if now - self._last.get(kind, -_HOUR) >= _HOUR:
+        if now - self._last.get(kind, -self._hour) >= self._hour:
             self._last[kind] = now
             log.warning(message, *args)

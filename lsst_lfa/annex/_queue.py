@@ -7,12 +7,11 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from ._decisions import pause_after
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ._announcing import Ticket
+    from ._decisions import Pace
 
 __all__ = ["SendQueue", "Waiting"]
 
@@ -49,9 +48,15 @@ class SendQueue:
     """The files that wait.
 
     While S3 fails, one file at a time is tried, and then there is a pause.
+
+    Parameters
+    ----------
+    pace : `Pace`
+        How long that is.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
         self._files: dict[str, Waiting] = {}
         self._due: list[tuple[int, str]] = []
         self._later: list[tuple[float, int, str]] = []
@@ -114,7 +119,7 @@ class SendQueue:
     def failed(self, now: float) -> None:
         """Note that S3 fails, for whichever file."""
         self._failures += 1
-        self._paused_until = now + pause_after(self._failures, random.random())  # noqa: S311 - not a secret
+        self._paused_until = now + self._pace.pause_after(self._failures, random.random())  # noqa: S311 - not a secret
 
     def worked(self) -> None:
         """Note that S3 works."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import io
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from lsst_lfa import LargeFileAnnex
-from lsst_lfa.annex import _decisions, _drain
+from lsst_lfa.annex._decisions import Pace
 
-from .harness import BUCKET, CONFIG, open_harness
+from . import Fault, Silence, Status
+from .harness import BUCKET, CONFIG, LARGE, open_harness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from lsst_lfa import LargeFile, TransferConfig
@@ -24,6 +26,14 @@ if TYPE_CHECKING:
 
 QUICK = replace(CONFIG, stall_timeout=0.5, max_attempts=2, retry_timeout=1, cleanup_timeout=0.2)
 """What a bucket of these tests takes a server's failures with."""
+
+DOWN = Fault("*", Status(503, "SlowDown"))
+HANGS = Fault("*", Silence())
+DATE = "2026-02-01T03:04:05"
+KEY = "GC:1/image/2026/01/31/GC:1_image_2026-02-01T03:04:05.000.fits"
+
+BRISK = Pace(first_pause=0.02, longest_pause=0.05, locked=0.05)
+"""How long the background of these tests waits."""
 
 
 class Topic:
@@ -67,7 +77,9 @@ class Play:
 
     def another(self, **options: Any) -> LargeFileAnnex:
         """Make one more annex of the same component."""
-        return LargeFileAnnex(self.harness.bucket, "GC", 1, **{**self.options, **options})
+        annex = LargeFileAnnex(self.harness.bucket, "GC", 1, **{**self.options, **options})
+        annex._pace = BRISK
+        return annex
 
     def object(self, key: str) -> bytes | None:
         """Return an object's bytes, if it is there."""
@@ -89,17 +101,53 @@ class Play:
         assert self.files() == []
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def chunks() -> AsyncIterator[memoryview]:
+    """Give a large file in pieces, each in the memory of the last one."""
+    buffer = bytearray(200_000)
+    for start in range(0, len(LARGE), len(buffer)):
+        piece = LARGE[start : start + len(buffer)]
+        buffer[: len(piece)] = piece
+        yield memoryview(buffer)[: len(piece)]
+
+
+def large_file_on_disk(folder: Path) -> Path:
+    """Make a large file."""
+    path = folder / "source.fits"
+    path.write_bytes(LARGE)
+    return path
+
+
+def sources(folder: Path) -> dict[str, Any]:
+    """Return a large file in each of the ways in which it can be given."""
+    path = large_file_on_disk(folder)
+    in_the_middle = io.BytesIO(b"before" + LARGE)
+    in_the_middle.seek(6)
+    return {
+        "bytes": LARGE,
+        "bytearray": bytearray(LARGE),
+        "BytesIO": in_the_middle,
+        "path": path,
+        "file": path.open("rb"),
+        "iterator": chunks(),
+    }
+
+
+def url(server: FaultyS3Server, key: str = KEY) -> str:
+    """Return an object's URL."""
+    return f"{server.endpoint_url}/{BUCKET}/{key}"
+
+
 @asynccontextmanager
 async def play(folder: Path, config: TransferConfig = QUICK, **options: Any) -> AsyncIterator[Play]:
     """Open the harness, after which nothing may be left; close the annex at its end."""
     (folder / "harness").mkdir()
-    with patch.object(_decisions, "_FIRST_PAUSE", 0.05), patch.object(_drain, "_LOCKED", 0.1):
-        async with _play(folder, config, options) as player:
-            yield player
-
-
-@asynccontextmanager
-async def _play(folder: Path, config: TransferConfig, options: dict[str, Any]) -> AsyncIterator[Play]:
     async with open_harness(folder / "harness", config=config) as harness:
         player = Play(harness, folder, **options)
         try:

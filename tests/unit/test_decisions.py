@@ -12,13 +12,13 @@ from lsst_lfa._spool import Record
 from lsst_lfa.annex._decisions import (
     Found,
     Outcome,
+    Pace,
     Step,
     Verdict,
     concerns_all,
     decide,
     judge,
     next_step,
-    pause_after,
 )
 
 P, D, F = Outcome.PENDING, Outcome.DONE, Outcome.FAILED
@@ -98,6 +98,8 @@ def test_errors_that_would_meet_every_file() -> None:
 
 
 def test_pauses_double_up_to_a_minute_with_jitter() -> None:
-    assert [pause_after(n, 0.0) for n in (1, 2, 3, 6, 7, 100000)] == [1, 2, 4, 32, 60, 60]
+    pace = Pace()
+    assert [pace.pause_after(n, 0.0) for n in (1, 2, 3, 6, 7, 100000)] == [1, 2, 4, 32, 60, 60]
     for failures, spread in product((1, 5, 20), (0.0, 0.3, 1.0)):
-        assert pause_after(failures, 0.0) / 2 <= pause_after(failures, spread) <= pause_after(failures, 0.0)
+        longest = pace.pause_after(failures, 0.0)
+        assert longest / 2 <= pace.pause_after(failures, spread) <= longest
