@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from lsst_lfa import naming
 from lsst_lfa._public import public
 
-from .downloads import DownloadVerbs
-from .metadata import MetadataVerbs
-from .uploads import UploadVerbs
+from .downloads import Downloads
+from .management import Management
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from astropy.time import Time
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncS3Bucket", "S3Bucket"]
 
 
-class S3Bucket(UploadVerbs, DownloadVerbs, MetadataVerbs):
+class S3Bucket(Uploads, Downloads, Management):
     """What a bucket can do, whatever scheme makes its name and keys; see `AsyncS3Bucket`."""
 
 

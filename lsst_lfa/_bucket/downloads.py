@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.reader import ObjectReader
 
-__all__ = ["DownloadVerbs"]
+__all__ = ["Downloads"]
 
 
-class DownloadVerbs(BucketBase):
+class Downloads(BucketBase):
     """Download."""
 
     async def download(

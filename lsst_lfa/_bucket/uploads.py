@@ -9,9 +9,9 @@ from lsst_lfa import _fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.copy import copy
 from lsst_lfa._transfer.folders import check_max_files, folder_prefix, upload_files, walk
+from lsst_lfa._transfer.object_options import copy_options, upload_options
 from lsst_lfa._transfer.progress import Progress
 from lsst_lfa._transfer.sources import open_source
-from lsst_lfa._transfer.stored import copy_options, upload_options
 from lsst_lfa._transfer.upload import upload
 
 from .base import BucketBase
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.sources import Uploadable
 
-__all__ = ["UploadVerbs"]
+__all__ = ["Uploads"]
 
 
-class UploadVerbs(BucketBase):
+class Uploads(BucketBase):
     """Upload."""
 
     async def upload(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from lsst_lfa.errors import LfaError, ObjectChangedError
 
 from .concurrency import task_group
+from .object_options import CopyOptions, UploadOptions
 from .operations import head_response
 from .plan import MiB, part_sizes
 from .progress import Progress
 from .responses import etag_of, object_info, require_field, strong_etag
-from .stored import CopyOptions, UploadOptions
 from .upload import MultipartUpload
 
 if TYPE_CHECKING:

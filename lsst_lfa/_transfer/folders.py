@@ -20,13 +20,13 @@ from .concurrency import in_thread, run_in_thread, task_group
 from .download import download, verify
 from .etag import check_etag
 from .files import make_folder, safe_join
+from .object_options import upload_options
 from .operations import Pages, list_objects
 from .progress import Progress
 from .ranges import S3RangeReader
 from .responses import ObjectInfo
 from .sinks import FileSink, MemorySink
 from .sources import open_source
-from .stored import upload_options
 from .upload import upload
 
 if TYPE_CHECKING:

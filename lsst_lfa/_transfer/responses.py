@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lsst_lfa._public import public
 from lsst_lfa.errors import ProtocolError
 
+from .object_options import decode_metadata
 from .plan import MAX_PART_SIZE, MAX_PARTS, ByteRange
-from .stored import decode_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,12 +15,12 @@ from lsst_lfa.errors import KeyExistsError, KeyNotFoundError, LfaError, SourceCh
 
 from .concurrency import task_group, uninterrupted
 from .etag import md5_etag, multipart_etag, parts_in
+from .object_options import UploadOptions
 from .operations import require_absent
 from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
 from .progress import BodyProgress
 from .request_body import RequestBody
 from .responses import bad_response, etag_of, object_info, require_field, server_date, strong_etag
-from .stored import UploadOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator

@@ -115,6 +115,26 @@ def test_ci_runs_the_commands_of_the_readme_and_of_contributing() -> None:
         assert any(re.match(pattern, block) for page, pattern in runs if page == "README.md"), "CI runs it"
 
 
+def test_contributing_says_where_the_tests_of_every_module_are() -> None:
+    rows = table(ROOT / ".github" / "CONTRIBUTING.md", "| Modules | Tested in |")
+    elsewhere = {name for row in rows for name in names(row[0])}
+    tests = {path.stem for folder in ("unit", "faults") for path in (ROOT / "tests" / folder).glob("test_*.py")}
+    for row in rows:
+        assert tests.issuperset(re.findall(r"(test_\w+)\.py", row[1])), row
+    for path in (ROOT / "lsst_lfa").rglob("*.py"):
+        package, module = path.parent.name, path.stem
+        by_name = (f"test_{module.lstrip('_')}", f"test_{package.lstrip('_')}_{module.lstrip('_')}")
+        found = any(test.startswith(by_name) for test in tests)
+        assert found or not elsewhere.isdisjoint({module, package}) or module.startswith("__"), path
+
+
+def test_contributing_has_every_module_of_the_top_level_in_its_layer() -> None:
+    rows = table(ROOT / ".github" / "CONTRIBUTING.md", "| Layer | Modules |")
+    found = sorted(name for row in rows for name in names(row[1]))
+    here = [path for path in (ROOT / "lsst_lfa").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    assert found == sorted(path.stem for path in here)
+
+
 def test_the_readme_is_a_page() -> None:
     assert len(words(README)) <= 900
     assert README.read_text().count("![") == 1

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lsst_lfa import errors
-from lsst_lfa._transfer.stored import decode_metadata, encode_metadata, guess_type, upload_options
+from lsst_lfa._transfer.object_options import decode_metadata, encode_metadata, guess_type, upload_options
 
 if TYPE_CHECKING:
     from lsst_lfa import AsyncS3Bucket

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lsst_lfa._transfer.responses import Folder, ObjectInfo, PendingUpload
     from lsst_lfa.errors import LfaError
 
-__all__ = ["MetadataVerbs"]
+__all__ = ["Management"]
 
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
@@ -56,7 +56,7 @@ def _age(seconds: float | timedelta) -> timedelta:
     return seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
 
 
-class MetadataVerbs(BucketBase):
+class Management(BucketBase):
     """Metadata."""
 
     async def head(self, key: str) -> ObjectInfo:
