@@ -99,9 +99,9 @@ class _Source:
 class _MultipartCopy(MultipartUpload):
     """A multipart upload whose parts the server copies."""
 
-    def __init__(self, client: BucketClient, key: str, options: UploadOptions, source: _Source) -> None:
+    def __init__(self, client: BucketClient, key: str, options: UploadOptions, origin: _Source) -> None:
         super().__init__(client, key, Progress(None), options)
-        self._source = source
+        self._origin = origin
 
     async def copy(self) -> None:
         """Copy all parts, whole or not at all."""
@@ -111,15 +111,15 @@ class _MultipartCopy(MultipartUpload):
         config = self._client.config
         slots = asyncio.Semaphore(config.max_concurrency)
         async with task_group() as group:
-            for number, size in enumerate(part_sizes(self._source.size, config.copy_part_size), 1):
-                stop = min(self._size + size, self._source.size)
+            for number, size in enumerate(part_sizes(self._origin.size, config.copy_part_size), 1):
+                stop = min(self._size + size, self._origin.size)
                 await slots.acquire()
                 self._etags.append("")
                 group.create_task(self._copy_part(number, self._size, stop, slots))
                 self._size = stop
-                if stop == self._source.size:
+                if stop == self._origin.size:
                     break
-        await self._source.require_unchanged()
+        await self._origin.require_unchanged()
 
     async def _copy_part(self, number: int, start: int, stop: int, slots: asyncio.Semaphore) -> None:
         try:
@@ -130,7 +130,7 @@ class _MultipartCopy(MultipartUpload):
                 UploadId=self._id,
                 PartNumber=number,
                 CopySourceRange=f"bytes={start}-{stop - 1}",
-                **self._source.params,
+                **self._origin.params,
                 **self._options.common,
             )
             request = self._client.info("upload_part_copy", self._key)

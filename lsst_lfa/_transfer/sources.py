@@ -82,6 +82,9 @@ class Source(Protocol):
     async def read(self, size: int) -> Part:
         """Return exactly ``size`` bytes, or what is left before the end."""
 
+    def recycle(self, part: Part) -> None:
+        """Empty a part that nobody reads any more; its memory may be used for another."""
+
 
 def open_source(obj: object) -> Source:
     """Find out how to read ``obj``. Does no I/O.
@@ -159,6 +162,9 @@ class _BufferSource:
         self._views.append(piece)
         return [piece] if piece.nbytes else []
 
+    def recycle(self, part: Part) -> None:
+        part.clear()
+
 
 class _BytesIOSource(_BufferSource):
     """A BytesIO's bytes, shared with it: `getvalue` is a snapshot and copies nothing."""
@@ -203,6 +209,7 @@ class _FileSource:
         self._fills = type(self._file) in _FILLING or isinstance(file, _AIOFILES)
         self._start: int | None = None
         self._thread = OwnThread("lsst_lfa-source")
+        self._recycled: list[memoryview] = []
 
     async def _call(self, name: str, *args: Any) -> Any:
         method = getattr(self._file, name)
@@ -226,8 +233,9 @@ class _FileSource:
             try:
                 start = await self._call("tell")
                 try:
-                    await self._call("seek", 0, io.SEEK_END)
-                    end = await self._call("tell")  # not every seek returns it
+                    end = await self._call("seek", 0, io.SEEK_END)
+                    if end is None:  # not every seek returns the position
+                        end = await self._call("tell")
                 finally:  # also if it is cancelled here
                     await self._restore(start)
             except OSError:
@@ -260,8 +268,21 @@ class _FileSource:
     async def read(self, size: int) -> Part:
         return await self._fill(size) if self._fills else await _gather(self._next, size)
 
+    def recycle(self, part: Part) -> None:
+        # The system takes longer to provide new memory than to read a file into it.
+        if self._fills:
+            self._recycled += part
+        part.clear()
+
+    def _memory(self, size: int) -> memoryview:
+        while self._recycled:
+            view = self._recycled.pop()
+            if view.nbytes >= size:
+                return view[:size]
+        return new_memory(size)
+
     async def _fill(self, size: int) -> Part:
-        view = new_memory(size)
+        view = self._memory(size)
         done = 0
         while done < size and (count := await self._call("readinto", view[done:])) != 0:
             if count is None:
@@ -362,6 +383,9 @@ class _IteratorSource:
 
     async def read(self, size: int) -> Part:
         return await _gather(self._next, size)
+
+    def recycle(self, part: Part) -> None:
+        part.clear()
 
     async def _next(self, size: int) -> memoryview:
         while not self._left.nbytes:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 __all__ = ["Sample", "Tuning", "decide", "initial"]
 
 # Requests to begin with, by the seconds that a small request takes at the least.
-_BEGIN = ((0.100, 32), (0.030, 16), (0.012, 8), (0.0, 3))
+_BEGIN = ((0.030, 32), (0.012, 8), (0.0, 3))
 # What is tried must bring this part of what it promises, to be kept.
 _WORTH = 0.5
 # Fewer requests are kept if they bring this part of the rate.

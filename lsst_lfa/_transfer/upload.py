@@ -63,8 +63,7 @@ async def upload(
             first.append(part)
             size += _size(part)
         if max(size, known) > client.config.multipart_threshold:
-            multipart = MultipartUpload(client, key, progress, options, in_memory=source.in_memory)
-            await multipart.upload(first, parts)
+            await MultipartUpload(client, key, progress, options).upload(source, first, parts)
             return
         views = [view for part in first for view in part]
         await progress.follow(_put(client, key, views, progress, options))
@@ -99,6 +98,13 @@ async def read_parts(source: Source, sizes: Iterable[int]) -> AsyncGenerator[Par
             return
     if more := _size(await source.read(1)):
         raise ValueError(too_large()) if source.size is None else _changed(source, done + more)
+
+
+def _most_at_once(source: Source, part: Part, config: TransferConfig) -> int:
+    """How many parts of this size may be under way, so that with the next one they fit in the memory allowed."""
+    if source.in_memory:
+        return config.max_concurrency
+    return max(1, min(config.max_concurrency, config.max_memory // max(_size(part), 1) - 1))
 
 
 def _changed(source: Source, done: int) -> SourceChangedError:
@@ -192,17 +198,8 @@ async def _is_there(
 class MultipartUpload:
     """One multipart upload: created, sent, completed; or aborted."""
 
-    def __init__(
-        self,
-        client: BucketClient,
-        key: str,
-        progress: Progress,
-        options: UploadOptions,
-        *,
-        in_memory: bool = True,
-    ) -> None:
+    def __init__(self, client: BucketClient, key: str, progress: Progress, options: UploadOptions) -> None:
         self._client = client
-        self._in_memory = in_memory
         self._key = key
         self._progress = progress
         self._options = options
@@ -212,9 +209,9 @@ class MultipartUpload:
         self._size = 0
         self._last: Part = []
 
-    async def upload(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
-        """Upload these parts, whole or not at all."""
-        await self._run(self._send_parts(first, rest))
+    async def upload(self, source: Source, first: list[Part], rest: AsyncIterator[Part]) -> None:
+        """Upload these parts of a source, whole or not at all."""
+        await self._run(self._send_parts(source, first, rest))
 
     async def _run(self, send_parts: Coroutine[Any, Any, None]) -> None:
         try:
@@ -240,7 +237,7 @@ class MultipartUpload:
         self._id = str(response["UploadId"])
         self._began = server_date(response)
 
-    async def _send_parts(self, first: list[Part], rest: AsyncIterator[Part]) -> None:
+    async def _send_parts(self, source: Source, first: list[Part], rest: AsyncIterator[Part]) -> None:
         lanes = self._client.slots.up
         running: set[asyncio.Task[None]] = set()
 
@@ -251,25 +248,18 @@ class MultipartUpload:
 
         async with task_group() as group:
             while (part := first.pop(0) if first else await anext(rest, None)) is not None:
-                while len(running) >= self._most_at_once(part):
+                while len(running) >= _most_at_once(source, part, self._client.config):
                     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 await lanes.acquire()
                 self._size += _size(part)
                 self._etags.append("")
                 self._last = part
-                task = group.create_task(self._send_part(len(self._etags), part))
+                task = group.create_task(self._send_part(source, len(self._etags), part))
                 running.add(task)
                 task.add_done_callback(ended)
                 await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
 
-    def _most_at_once(self, part: Part) -> int:
-        """How many parts of this size may be under way, so that with the next one they fit in the memory allowed."""
-        config = self._client.config
-        if self._in_memory:
-            return config.max_concurrency
-        return max(1, min(config.max_concurrency, config.max_memory // max(_size(part), 1) - 1))
-
-    async def _send_part(self, number: int, part: Part) -> None:
+    async def _send_part(self, source: Source, number: int, part: Part) -> None:
         progress = BodyProgress(self._progress)
         self._etags[number - 1] = await _send(
             self._client,
@@ -283,7 +273,7 @@ class MultipartUpload:
         )
         if part is not self._last:
             # After a failure no other part is read: the error has this one in its hands.
-            part.clear()
+            source.recycle(part)
 
     async def _complete(self) -> None:
         client, key, operation = self._client, self._key, "complete_multipart_upload"

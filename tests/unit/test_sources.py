@@ -18,6 +18,7 @@ from lsst_lfa._transfer.sources import open_source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 KiB = 1024
 PIECES = 5
@@ -135,6 +136,50 @@ async def test_immutable_bytes_are_not_copied() -> None:
     async with open_source(source()) as opened:
         (view,) = await opened.read(1 << 20)
     assert view.obj is piece
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+async def test_memory_of_a_part_that_was_sent_holds_the_next_one(tmp_path: Path, *, as_path: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"a" * KiB + b"b" * KiB + b"c" * 10)
+    with path.open("rb") as file:
+        async with open_source(path if as_path else file) as source:
+            first = await source.read(KiB)
+            memory = first[0].obj
+            assert bytes(first[0]) == b"a" * KiB
+            source.recycle(first)
+            assert first == []
+            second = await source.read(KiB)
+            assert second[0].obj is memory
+            assert bytes(second[0]) == b"b" * KiB
+            third = await source.read(KiB)
+            assert third[0].obj is not memory, "that is in use"
+            assert bytes(third[0]) == b"c" * 10
+            assert bytes(second[0]) == b"b" * KiB
+
+
+async def test_memory_that_is_too_short_is_not_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(100)))
+    async with open_source(path) as source:
+        source.recycle(await source.read(10))
+        (view,) = await source.read(20)
+        assert bytes(view) == bytes(range(10, 30))
+
+
+async def test_bytes_of_others_are_never_written_to() -> None:
+    data = bytes(range(20))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield data
+
+    for obj in (data, io.BytesIO(data), pieces()):
+        async with open_source(obj) as source:
+            part = await source.read(10)
+            source.recycle(part)
+            assert part == []
+            assert b"".join(await source.read(10)) == data[10:]
+    assert data == bytes(range(20))
 
 
 STRANGE: dict[str, Any] = {
