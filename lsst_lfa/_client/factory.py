@@ -79,12 +79,12 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     sign = settings.signs(lambda: asyncio.run(session.get_credentials()))
     if sign:
         asyncio.run(prepare_credentials(session, settings))
-    options = settings.config_arguments(session, sign=sign) | {"read_timeout": None}
-    config = AioConfig(http_session_cls=HttpSession, **options)
     try:
+        options = settings.config_arguments(session, sign=sign) | {"read_timeout": None}
+        config = AioConfig(http_session_cls=HttpSession, **options)
         arguments = settings.client_arguments(session) | {"config": config}
     except ValueError as error:
-        hint = "Check AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL and the profile's endpoint_url."
+        hint = "Check AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, and the profile."
         raise TransportError(errors.ConfigurationError, str(error), hint) from None
     return session, arguments
 

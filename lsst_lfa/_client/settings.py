@@ -138,7 +138,13 @@ class Settings:
         return not self.anonymous
 
     def config_arguments(self, session: BotoSession, *, sign: bool) -> dict[str, Any]:
-        """Return the arguments of botocore's ``Config``, the same for our client and boto3's."""
+        """Return the arguments of botocore's ``Config``, the same for our client and boto3's.
+
+        Raises
+        ------
+        ValueError
+            If the profile has what botocore cannot read.
+        """
         config: dict[str, Any] = {
             "signature_version": "s3v4" if sign else botocore.UNSIGNED,
             # Retries are our own: botocore's share a quota per client and skip 429 and 408.
@@ -148,8 +154,8 @@ class Settings:
             # As it is: botocore would put a long one together for each request.
             "user_agent": f"lsst_lfa botocore/{botocore.__version__}",
         }
-        style = self.addressing_style
-        if style is None and self.endpoint_url is not None and not self._has_style(session):
+        style, has_style = self.addressing_style, self._has_style(session)
+        if style is None and self.endpoint_url is not None and not has_style:
             style = "path"
         if style is not None:
             config["s3"] = {"addressing_style": style}
@@ -165,8 +171,11 @@ class Settings:
 
     def _has_style(self, session: BotoSession) -> bool:
         """Whether the profile says how a bucket is named."""
-        own = session.get_scoped_config().get("s3") if self.trust_env else None
-        return isinstance(own, dict) and "addressing_style" in own
+        own = session.get_scoped_config().get("s3", {}) if self.trust_env else {}
+        if not isinstance(own, dict):
+            msg = f'the profile has "s3 = {own}", where indented lines belong ("addressing_style = path")'
+            raise ValueError(msg)
+        return "addressing_style" in own
 
 
 @functools.cache

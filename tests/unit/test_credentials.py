@@ -113,6 +113,15 @@ async def test_a_broken_file_is_named(
     assert str(file) in str(error)
 
 
+async def test_a_section_that_is_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "config"
+    file.write_text("[default]\ns3 = path\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
+    error = await opening(access_key_id="a", secret_access_key="b")
+    assert type(error) is errors.ConfigurationError
+    assert '"s3 = path"' in str(error)
+
+
 @pytest.mark.parametrize("wrong", ["a\nb", " a", "ü", "a\r\nx-amz-acl: public-read"])
 @pytest.mark.parametrize("which", ["access_key_id", "secret_access_key", "session_token"])
 async def test_credentials_that_cannot_be_sent_are_not_shown(which: str, wrong: str) -> None:
