@@ -45,9 +45,13 @@ _SERVICE_PARAMETER = (
 # ... and others where a parameter begins.
 _PARAMETER = (
     r"[?&;#](?:[a-z0-9]*(?:signature|sig|token|secret|secretkey|password|passwd|credentials?|authorization"
-    r"|accesskey|accesskeyid|accessid|apikey|hmac|jwt)=|(?:sign|auth|policy|expires)=|sv=20[0-9]{6})"
+    r"|accesskey|accesskeyid|accessid|apikey|hmac|jwt)=|(?:sign|auth|policy|expires)=|sv=20[0-9]{6}"
+    # Of WebDAV and XRootD; of content delivery networks (Alibaba, Akamai, UpYun); and what users call a password.
+    r"|(?:authz|bearer|authkey|hdn(?:ea|ts|tl)|gda|upt|pwd|passphrase|sessionid)=)"
 )
-_SIGNATURE = f"{_SERVICE_PARAMETER}|{_PARAMETER}"
+# Oracle's pre-authenticated requests, which have their secret in the path.
+_PATH = r"/p/[a-z0-9]{16,}/n/[a-z0-9]+/b/[a-z0-9.]+/o/"
+_SIGNATURE = f"{_SERVICE_PARAMETER}|{_PARAMETER}|{_PATH}"
 _CREDENTIAL = r"-(?:credential|token)$"
 
 

@@ -386,7 +386,8 @@ def _shown(url: str) -> str:
 def _safe_start(url: str) -> str:
     """Return what an error may show of a presigned URL: nothing after the first character that may be a separator."""
     start = re.match(r"https?://[\w.-]+(?::\d+)?(?:/[\w.~:/+-]*)?", url, re.IGNORECASE | re.ASCII)
-    return "url=(not shown)" if start is None or "@" in decoded(url) else f"url={start[0][:300]}..."
+    hidden = start is None or "@" in decoded(url) or is_signed(start[0])
+    return "url=(not shown)" if start is None or hidden else f"url={start[0][:300]}..."
 
 
 def _check(argument: str, url: object) -> None:

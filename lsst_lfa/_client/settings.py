@@ -174,7 +174,7 @@ class Settings:
         own = session.get_scoped_config().get("s3", {}) if self.trust_env else {}
         if not isinstance(own, dict):
             msg = f'the profile has "s3 = {own}", where indented lines belong ("addressing_style = path")'
-            raise ValueError(msg)
+            raise ValueError(msg)  # noqa: TRY004 - it is a text that the user wrote
         return "addressing_style" in own
 
 

@@ -361,6 +361,8 @@ def test_a_presigned_url_is_not_printed_by_accident() -> None:
         f"https://user:SECRET?@h/bucket/key?{V4}",
         f"https://user:SECRET#@h/bucket/key?{V4}",
         f"{KEY}?{V4}&padding={'x' * MAX_LENGTH}",
+        "https://objectstorage.eu-a-1.oraclecloud.com/p/SECRETSECRETSECRET/n/name/b/bucket/o/key",
+        "https://objectstorage.eu-a-1.oraclecloud.com/p%2FSECRETSECRETSECRET/n/name/b/bucket/o/key",
     ],
 )
 def test_presigned_urls_of_no_object_are_refused_without_showing_secrets(url: str) -> None:
