@@ -9,7 +9,7 @@ from lsst_lfa import _fits, naming
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.download import download, stream, verify
 from lsst_lfa._transfer.files import make_folder, safe_join
-from lsst_lfa._transfer.fits_ranges import read_hdus, read_headers
+from lsst_lfa._transfer.fits_ranges import check_hdus, read_hdus, read_headers
 from lsst_lfa._transfer.folders import check_max_files, download_folder, folder_prefix
 from lsst_lfa._transfer.operations import head
 from lsst_lfa._transfer.progress import Progress
@@ -73,11 +73,11 @@ class Downloads(BucketBase):
             If it is set, and the ETag is not a digest of the data.
         LfaError
             If the service failed; see `lsst_lfa.errors`.
-        ValueError
+        TypeError, ValueError
             If ``start`` and ``stop`` are not a range of bytes.
         """
         naming.check_key(key)
-        check_range(start, stop)
+        start, stop = check_range(start, stop)
         progress, sink = Progress(callback), MemorySink()
         async with self._borrow("download", key, self._config.total_timeout) as client:
             try:
@@ -219,6 +219,8 @@ class Downloads(BucketBase):
 
         Raises
         ------
+        TypeError, ValueError
+            If ``hdus`` is no list of HDUs, or empty.
         LookupError
             If there is no such HDU.
         OSError
@@ -230,9 +232,10 @@ class Downloads(BucketBase):
         if hdus is None:
             return await _fits.load(await self.download(key, callback))
         naming.check_key(key)
+        wanted = check_hdus(hdus)
         progress = Progress(callback)
         async with open_reader(self._borrow_for_reading("download", key), key, progress.advance) as reader:
-            hdulist = await progress.follow(read_hdus(reader, hdus))
+            hdulist = await progress.follow(read_hdus(reader, wanted))
             await progress.finish()
             return hdulist
 

@@ -80,9 +80,9 @@ class Uploads(BucketBase):
             `KeyExistsError`. First a HEAD looks for one, which needs permission
             to read it; then the server is told not to replace one
             (``If-None-Match: *``), so it refuses one of two uploads at the same
-            time. Hazard: Ceph RGW 16 ignores that when an upload in parts is
-            completed, so that two of them can both succeed, if they end within
-            the time of one request.
+            time. Hazard: when an upload in parts is completed, Ceph RGW 16
+            ignores that and SeaweedFS only looks for an object, so that two of
+            them can both succeed, if they end within the time of one request.
         extra_args : mapping, optional
             boto3's ``ExtraArgs`` by their names: ``ACL``, ``Tagging``,
             ``StorageClass``, ``ServerSideEncryption``, ``SSEKMSKeyId``,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     Wanted = int | str | tuple[str, int]
 
-__all__ = ["Reader", "StoredHdu", "header_value", "read_hdus", "read_headers", "read_layout"]
+__all__ = ["Reader", "StoredHdu", "check_hdus", "header_value", "read_hdus", "read_headers", "read_layout"]
 
 _BLOCK: Final = 2880
 _CARD: Final = 80
@@ -116,6 +117,37 @@ async def read_layout(reader: Reader) -> list[tuple[StoredHdu, Header]]:
     """
     hdus = await _scan(reader, lambda _: False)
     return list(zip(hdus, await in_thread(_astropy_headers, hdus), strict=False))
+
+
+def check_hdus(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Make sure that these name HDUs, whatever the file has.
+
+    Raises
+    ------
+    TypeError
+        If one is neither a number, nor a name, nor a name and a version.
+    ValueError
+        If there is none.
+    """
+    if isinstance(wanted, (str, int)):
+        msg = f"hdus is {wanted!r}; it must be a list, of one HDU too: [{wanted!r}]"
+        raise TypeError(msg)
+    checked = [_check_hdu(each) for each in wanted]
+    if not checked:
+        raise ValueError("hdus is empty: name at least one HDU, or leave it out for all")
+    return checked
+
+
+def _check_hdu(wanted: Any) -> Wanted:
+    if isinstance(wanted, str):
+        return wanted
+    if isinstance(wanted, tuple) and len(wanted) == 2 and isinstance(wanted[0], str):  # noqa: PLR2004
+        return wanted[0], int(wanted[1])
+    try:
+        return operator.index(wanted)  # numpy's integers, too
+    except TypeError:
+        msg = f"hdus has {wanted!r}; an HDU is a number, a name, or a tuple of name and version"
+        raise TypeError(msg) from None
 
 
 async def read_hdus(reader: Reader, wanted: Sequence[Wanted]) -> HDUList:

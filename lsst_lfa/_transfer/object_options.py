@@ -86,10 +86,15 @@ _KEPT: Final = frozenset(
         "WebsiteRedirectLocation",
     }
 )
+# A time is written in many ways.
+_TOLD: Final = _KEPT - {"Expires"}
 _OF_EVERY_REQUEST: Final = frozenset({"ExpectedBucketOwner", "RequestPayer"})
 _NAME = re.compile(r"[A-Za-z0-9.-]+")
 # A header's own form: nothing to quote, and no white space at its ends, which servers strip.
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+# What a client (aiohttp) takes of a header is 8,190 bytes.
+_LONGEST: Final = 8_000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WORD = r"=\?[\w-]+\?(?:b\?[a-z0-9+/]*=*|q\?[^?\s]+)\?="
 _ENCODED_WORDS = re.compile(rf"{_WORD}(?:\s+{_WORD})*", re.IGNORECASE | re.ASCII)
 
@@ -113,6 +118,13 @@ class UploadOptions:
     def common(self) -> dict[str, Any]:
         """What goes with every request: those of parts, too."""
         return {name: value for name, value in self.params.items() if name in _OF_EVERY_REQUEST}
+
+    def are_stored(self, head: Mapping[str, Any]) -> bool | None:
+        """Whether this is what a response to HEAD tells; `None` if it never tells some of it (ACL, tags)."""
+        ours = self.params.keys() - _OF_EVERY_REQUEST
+        if any(_decoded(self.params[name]) != _decoded(head.get(name)) for name in ours & _TOLD):
+            return False
+        return True if ours <= _TOLD else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +197,12 @@ def _given(
                 msg = f"{name} is given twice: as an argument and in extra_args"
                 raise ValueError(msg)
             params[name] = given
+    for name, value in params.items():
+        if isinstance(value, str) and _CONTROL.search(value):
+            msg = f"{name} has control characters: {value!r}"
+            raise ValueError(msg)
+    if params.get("ContentType") == "":
+        raise ValueError("the content type is empty: leave it out, and it is guessed")
     if "Metadata" in params:
         params["Metadata"] = encode_metadata(params["Metadata"])
     return params
@@ -212,6 +230,9 @@ def encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
             msg = f"metadata has the name {name!r} twice: names of headers have no case"
             raise ValueError(msg)
         encoded[name.lower()] = _encode(value)
+        if len(name) + len(encoded[name.lower()]) > _LONGEST:
+            msg = f"metadata {name!r} has {len(value)} characters: no client could read a header that long"
+            raise ValueError(msg)
     return encoded
 
 
@@ -225,6 +246,10 @@ def _encode(value: str) -> str:
 def decode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata as they were given to `encode_metadata`, with names in lower case."""
     return {name.lower(): _decode(value) for name, value in metadata.items()}
+
+
+def _decoded(value: Any) -> Any:
+    return decode_metadata(value) if isinstance(value, dict) else value
 
 
 def _decode(value: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Self
@@ -35,17 +36,21 @@ _MIN_WINDOW = 64 * 1024
 _MAX_WINDOW = 4 * 1024 * 1024
 
 
-def check_range(start: int, stop: int | None) -> None:
-    """Make sure that these are bytes ``start`` to ``stop - 1`` of something.
+def check_range(start: int, stop: int | None) -> tuple[int, int | None]:
+    """Return ``start`` and ``stop`` as integers, if these are bytes ``start`` to ``stop - 1`` of something.
 
     Raises
     ------
+    TypeError
+        If one is not an integer.
     ValueError
-        If they are not.
+        If they are no such bytes.
     """
+    start, stop = operator.index(start), None if stop is None else operator.index(stop)
     if start < 0 or (stop is not None and stop < start):
         msg = f"start={start} and stop={stop} are no range of bytes: 0 <= start <= stop is needed"
         raise ValueError(msg)
+    return start, stop
 
 
 async def pin(client: BucketClient, key: str, on_bytes: Callable[[int], None] = lambda _: None) -> PinnedObject:
@@ -142,8 +147,8 @@ class ObjectReader:
         self._window = _MIN_WINDOW
         self._ahead: asyncio.Task[bytes] | None = None
 
-    async def read(self, size: int = -1, /) -> bytes:
-        """Read up to ``size`` bytes, or all that are left if it is negative; ``b""`` at the end.
+    async def read(self, size: int | None = -1, /) -> bytes:
+        """Read up to ``size`` bytes, or all that are left if it is negative or `None`; ``b""`` at the end.
 
         Raises
         ------
@@ -157,7 +162,7 @@ class ObjectReader:
         async with self._lock:
             self._check_open()
             start = self._position
-            stop = self.size if size < 0 else min(start + size, self.size)
+            stop = self.size if size is None or size < 0 else min(start + operator.index(size), self.size)
             data = await (self.read_range(start, stop) if stop - start > _MAX_WINDOW else self._read(start, stop))
             self._position = max(start, stop)
             return data
@@ -165,18 +170,20 @@ class ObjectReader:
     async def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         """Move to ``offset`` bytes from the start, the position or the end, as `io.IOBase.seek` does; no I/O."""
         self._check_open()
+        offset = operator.index(offset)
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}
         if whence not in base:
             msg = f"whence={whence!r} must be 0, 1 or 2"
             raise ValueError(msg)
         if base[whence] + offset < 0:
-            msg = f"cannot seek to {base[whence] + offset}, before the begin"
+            msg = f"cannot seek to {base[whence] + offset}, before the beginning"
             raise ValueError(msg)
         self._position = base[whence] + offset
         return self._position
 
     async def tell(self) -> int:
         """Return the position; no I/O."""
+        self._check_open()
         return self._position
 
     async def read_range(self, start: int, stop: int) -> bytes:
@@ -185,8 +192,8 @@ class ObjectReader:
         The position stays where it is, and nothing is read ahead. Several
         tasks may do so at the same time.
         """
-        check_range(start, stop)
-        stop = min(stop, self.size)
+        start, _ = check_range(start, stop)
+        stop = min(operator.index(stop), self.size)
         return (await self.read_ranges([(min(start, stop), stop)])).getvalue()
 
     async def read_ranges(self, spans: Sequence[tuple[int, int]], prefix: bytes = b"") -> io.BytesIO:

@@ -139,13 +139,14 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress, 
     start = time.monotonic()
 
     async def is_ours(head: dict[str, Any]) -> bool:
-        if head["ContentLength"] != _size(views):
+        stored = options.are_stored(head)
+        if head["ContentLength"] != _size(views) or stored is False:
             return False
-        # Hashed only now: it takes a while, and is hardly ever needed.
-        if etag_of(head) == await md5_etag(views):
-            return True
         now = server_date(head)
         began = now and now - timedelta(seconds=time.monotonic() - start)
+        # Hashed only now: it takes a while, and is hardly ever needed.
+        if etag_of(head) == await md5_etag(views):
+            return bool(stored) or _is_new(head, began)
         return not _comparable(head) and _is_new(head, began)
 
     lanes = client.slots.up if _size(views) > _SMALL else None
@@ -223,7 +224,7 @@ class MultipartUpload:
             await self._progress.follow(send_parts)
             await self._progress.finish()
             if self._options.if_none_match:
-                # Once more: some servers (Ceph RGW 16) do not know the condition here.
+                # Once more: some servers (Ceph RGW 16) do not know the condition here, or (SeaweedFS) lose races.
                 await require_absent(self._client, self._key)
             await self._complete()
         except BaseException:
@@ -318,10 +319,12 @@ class MultipartUpload:
 
     async def _is_ours(self, head: dict[str, Any]) -> bool:
         """Whether the object that HEAD found is the one that we sent."""
-        if head["ContentLength"] != self._size:
+        # The same bytes may have been there before, with something else beside them.
+        stored = self._options.are_stored(head)
+        if head["ContentLength"] != self._size or stored is False:
             return False
         if etag_of(head) == multipart_etag(self._etags):
-            return True
+            return bool(stored) or _is_new(head, self._began)
         # Where the last part's ETag is no digest either, time has to do.
         digests = self._etags[-1].strip('"') == await md5_etag(self._last)
         return not (digests and _comparable(head)) and _is_new(head, self._began)

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from lsst_lfa import S3Session
+
 if TYPE_CHECKING:
     from lsst_lfa import AsyncS3Bucket
 
@@ -136,6 +138,26 @@ async def test_a_missing_hdu_is_told_with_those_that_are_there(
 ) -> None:
     with pytest.raises(kind, match="COMPRESSED"):
         await bucket.download_fits(KEY, hdus=[0, wanted])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind"),
+    [
+        ("WCS", TypeError),
+        (0, TypeError),
+        ([None], TypeError),
+        ([0, 1.5], TypeError),
+        ([b"WCS"], TypeError),
+        ([], ValueError),
+    ],
+)
+async def test_what_names_no_hdus_is_refused_before_anything_is_sent(wanted: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="hdus "):
+        await S3Session(endpoint_url="http://127.0.0.1:9").bucket("test").download_fits(KEY, hdus=wanted)
+
+
+async def test_numbers_of_hdus_may_be_numpys(bucket: AsyncS3Bucket, data: bytes) -> None:
+    assert [hdu.name for hdu in await bucket.download_fits(KEY, hdus=np.array([-1, 0]))] == ["EMPTY", "PRIMARY"]  # type: ignore[arg-type]
 
 
 async def test_what_follows_the_last_hdu_is_passed_over(bucket: AsyncS3Bucket, data: bytes) -> None:

@@ -73,6 +73,8 @@ def test_what_only_looks_encoded_is_left_alone(value: str) -> None:
         ({"a": 1}, TypeError),
         ({1: "a"}, TypeError),
         ({"a": "\ud800"}, ValueError),
+        ({"a": "x" * 8000}, ValueError),
+        ({"a": "ü" * 3000}, ValueError),
     ],
 )
 def test_metadata_that_would_not_come_back_are_refused(metadata: Any, kind: type[Exception]) -> None:
@@ -97,6 +99,25 @@ async def test_extra_arguments_that_are_unknown_or_given_twice_are_refused(
     with pytest.raises(ValueError, match=r"extra_args"):
         await bucket.upload(b"data", "refused", **options)
     assert not await bucket.exists("refused")
+
+
+async def test_the_longest_metadata_come_back(bucket: AsyncS3Bucket) -> None:
+    await bucket.upload(b"data", "long", metadata={"a": "x" * 7999})
+    assert (await bucket.head("long")).metadata == {"a": "x" * 7999}
+
+
+def test_an_empty_content_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        upload_options("k", "", None, None, if_none_match=False)
+
+
+@pytest.mark.parametrize(
+    "options", [{"content_type": "a/b\r\nx-evil: 1"}, {"extra_args": {"CacheControl": "a\0"}}], ids=["type", "control"]
+)
+def test_what_would_end_a_header_is_refused(options: dict[str, Any]) -> None:
+    given = {"content_type": None, "extra_args": None} | options
+    with pytest.raises(ValueError, match="control characters"):
+        upload_options("k", metadata=None, if_none_match=False, **given)
 
 
 def test_the_options_of_every_request_go_with_every_part() -> None:

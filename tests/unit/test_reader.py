@@ -9,9 +9,10 @@ import random
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
-from lsst_lfa import errors
+from lsst_lfa import S3Session, errors
 
 if TYPE_CHECKING:
     from lsst_lfa import AsyncS3Bucket
@@ -60,6 +61,26 @@ async def test_what_is_no_range_is_refused(bucket: AsyncS3Bucket, key: str, star
     async with bucket.open(key) as file:
         with pytest.raises(ValueError, match="range"):
             await file.read_range(start, -5 if stop is None else stop)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(1.5, 3), ("1", 2), (None, 3), (0, 2.0)])
+async def test_what_is_no_integer_is_refused_before_anything_is_sent(start: Any, stop: Any) -> None:
+    with pytest.raises(TypeError, match="integer"):
+        await S3Session(endpoint_url="http://127.0.0.1:9").bucket("test").read("key", start, stop)
+
+
+async def test_integers_may_be_of_any_kind(bucket: AsyncS3Bucket, key: str) -> None:
+    number: Any = np.int64
+    assert await bucket.read(key, True, number(3)) == DATA[1:3]
+    async with bucket.open(key) as file:
+        assert await file.seek(number(5)) == 5
+        assert await file.read(number(2)) == DATA[5:7]
+        await file.seek(-3, os.SEEK_END)
+        assert await file.read(None) == DATA[-3:]
+        with pytest.raises(TypeError):
+            await file.seek(1.5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            await file.read(1.5)  # type: ignore[arg-type]
 
 
 async def test_a_part_of_a_missing_object_is_missing(bucket: AsyncS3Bucket) -> None:
@@ -113,7 +134,7 @@ async def test_a_reader_says_what_it_cannot_do(bucket: AsyncS3Bucket, key: str) 
             with pytest.raises(ValueError, match=r"begin|whence"):
                 await reader.seek(*bad)
         assert await reader.tell() == 0
-    for call in (lambda: reader.read(1), lambda: reader.seek(0), lambda: reader.read_range(0, 1)):
+    for call in (lambda: reader.read(1), lambda: reader.seek(0), reader.tell, lambda: reader.read_range(0, 1)):
         with pytest.raises(ValueError, match="closed"):
             await call()
 
@@ -181,8 +202,6 @@ async def test_an_error_in_the_block_comes_through(bucket: AsyncS3Bucket, key: s
 
 
 async def test_closing_the_bucket_ends_its_readers(server: Any, bucket: AsyncS3Bucket, key: str) -> None:
-    from lsst_lfa import S3Session
-
     session = S3Session.for_mock(server)
     async with session.bucket("test").open(key) as reader:
         assert await reader.read(5) == DATA[:5]

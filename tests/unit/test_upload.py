@@ -17,7 +17,7 @@ import pytest
 from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa._transfer.upload import read_parts
-from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, Silence
+from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, Silence, Status
 from tests.faults.harness import SmallParts
 from tests.faults.messages import Response, element, error_response, xml
 
@@ -301,6 +301,29 @@ async def test_the_same_bytes_in_the_same_parts_are_a_success_and_the_upload_is_
         await bucket.upload(DATA, "k")
         assert server.objects["test", "k"].data == DATA
         assert not server.uploads
+
+
+@pytest.mark.parametrize("data", [b"data", DATA], ids=["one request", "parts"])
+async def test_the_same_bytes_with_something_else_beside_them_are_no_success(data: bytes) -> None:
+    faults = [Fault(operation, Status(500, "InternalError")) for operation in ("PutObject", "CompleteMultipartUpload")]
+    given: list[dict[str, Any]] = [
+        {"metadata": {"a": "ü"}},
+        {"content_type": "text/plain"},
+        {"extra_args": {"ACL": "public-read"}},
+        {"extra_args": {"Tagging": "a=b"}},
+    ]
+    async with served() as (server, bucket):
+        await bucket.upload(data, "k", metadata={"a": "b"})
+        server.script(*faults)
+        for options in given[:2]:  # however new it is
+            with pytest.raises(errors.UnavailableError):
+                await bucket.upload(data, "k", **options)
+        server.objects["test", "k"] = replace(server.objects["test", "k"], modified=time.time() - 60)
+        for options in given:
+            with pytest.raises(errors.UnavailableError):
+                await bucket.upload(data, "k", **options)
+        assert not server.uploads
+        await bucket.upload(data, "k", metadata={"A": "b"})  # which is what is there
 
 
 async def test_other_bytes_that_came_meanwhile_are_not_ours_where_etags_are_digests() -> None:
