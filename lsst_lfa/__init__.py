@@ -1,8 +1,8 @@
 """An asyncio S3 client for observatories.
 
-Importing the package costs nothing: what is in it is loaded when a name is
-first asked for. That takes 0.3 s, so import names at the top of a module, and
-not first of all where an event loop runs.
+Importing the package costs nothing: its contents are loaded when a name is
+first accessed, which takes 0.3 s. So import names at the top of a module, not
+for the first time where an event loop runs.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _MODULES = frozenset({"annex", "errors", "naming", "salobj", "sites"})
-# Where the names are. Whoever asks for one gets all of these loaded, so that it happens once and at one time.
+# Where the names are defined. Accessing one loads all of these modules, so that the cost is paid once, at one time.
 _HOMES = {
     "AsyncS3Bucket": "_bucket",
     "ByteStream": "_transfer.reader",
@@ -68,20 +68,20 @@ _HOMES = {
     "bucket_for": "_bucket_for",
     "download_url": "_download_url",
 }
-# Whoever moves files only does not pay for the annex.
+# Programs that only transfer files do not pay for the annex.
 _LATER = dict.fromkeys(("LargeFile", "LargeFileAnnex", "Spool"), "annex")
 
 if not TYPE_CHECKING:  # else any name would pass for one that exists
 
     def __getattr__(name: str) -> Any:
-        if name in _MODULES:  # the package's own modules ask for these: nothing else may be loaded meanwhile
+        if name in _MODULES:  # the package's own modules import these: nothing else may be loaded at the same time
             return importlib.import_module(f".{name}", __name__)
         if name not in _HOMES and name not in _LATER:
             msg = f"module {__name__!r} has no attribute {name!r}"
             raise AttributeError(msg)
         homes = {home: importlib.import_module(f".{home}", __name__) for home in _HOMES.values()}
         module = homes[_HOMES[name]] if name in _HOMES else importlib.import_module(f".{_LATER[name]}", __name__)
-        # Nothing but this one: another may have been replaced, by a test.
+        # Only this one: a test may have replaced another.
         globals()[name] = found = getattr(module, name)
         return found
 

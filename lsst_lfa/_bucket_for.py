@@ -28,7 +28,7 @@ _PROFILE_VARIABLE = "LSST_RESOURCES_S3_PROFILE_"
 async def bucket_for(
     url: str, *, verify: bool | str | Path | None = None, config: TransferConfig | None = None
 ) -> AsyncIterator[tuple[AsyncS3Bucket, str]]:
-    """Find the bucket and the key that an object's URL names.
+    """Return the bucket that an object's URL refers to, and the key.
 
     ::
 
@@ -53,8 +53,8 @@ async def bucket_for(
     ------
     bucket : `AsyncS3Bucket`
         The bucket, on a session of its own that is closed after the block.
-        Without credentials, requests are not signed, and reach what anybody
-        may read.
+        Without credentials, requests are unsigned, and can read only public
+        objects.
     key : `str`
         The object's key.
 
@@ -67,7 +67,7 @@ async def bucket_for(
     parsed = parse_url(url)
     if not isinstance(parsed, ObjectUrl):
         kind = "a file" if isinstance(parsed, FileUrl) else "one object, presigned"
-        msg = f"the URL is that of {kind}, and names no bucket: download_url reads it"
+        msg = f"the URL is that of {kind}, and names no bucket: use download_url"
         raise ValueError(msg)  # noqa: TRY004 - it is a URL, of another kind
     async with aclosing(make_session(parsed, verify=verify, config=config)) as session:
         yield session.bucket(parsed.bucket), parsed.key

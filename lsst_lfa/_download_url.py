@@ -47,10 +47,10 @@ __all__ = ["download_url", "explain_refusal", "save_url", "wait_for"]
 T = TypeVar("T")
 
 _HINTS = {
-    errors.AccessDeniedError: "Whoever made the URL may not read the object.",
-    errors.ClockSkewError: "The URL was made by a clock that differs too much from the server's.",
-    errors.UnknownKeyIdError: "The server no longer knows who made the URL: ask for a new one.",
-    errors.WrongSecretError: "The URL was altered or cut short, or is not for downloads: take it exactly as it was.",
+    errors.AccessDeniedError: "The user who signed the URL is not allowed to read the object.",
+    errors.ClockSkewError: "The URL was signed on a machine whose clock differs too much from the server's.",
+    errors.UnknownKeyIdError: "The server no longer knows the user who signed the URL: ask for a new one.",
+    errors.WrongSecretError: "The URL was altered or cut short, or is not for downloads: use it as it was issued.",
 }
 _MAYBE_EXPIRED = {errors.AccessDeniedError, errors.ClockSkewError}
 _CONNECT_TIMEOUT = 3.0

@@ -1,4 +1,4 @@
-"""The mark of a public name: it says `lsst_lfa` of itself, wherever it is defined."""
+"""Marks public names, which report `lsst_lfa` as their module, wherever they are defined."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ T = TypeVar("T")
 
 
 def public(found: T) -> T:
-    """Mark a class or a function as one of ``lsst_lfa``: what a repr, a traceback and a pickle should say."""
+    """Mark a class or a function as belonging to ``lsst_lfa``, as a repr, a traceback and a pickle should say."""
     found.__module__ = "lsst_lfa"
     return found

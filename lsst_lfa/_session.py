@@ -30,44 +30,47 @@ log = logging.getLogger(__name__)
 class S3Session:
     """Credentials, an endpoint, and one client for each event loop.
 
-    The client is opened by the first await or by ``async with``, once,
-    however many tasks arrive together. It belongs to the loop that opened it:
-    when that loop has been closed, the next await opens afresh. Making a
-    session does no I/O and needs no loop; dropping one unclosed is silent.
+    The client is opened once, on first use or by ``async with``, even if
+    several tasks arrive together. It belongs to the event loop that opened it;
+    once that loop is closed, the next use opens a new one. Creating a session
+    does no I/O and needs no event loop. A session that is dropped without
+    being closed emits no warning.
 
     Parameters
     ----------
     endpoint_url : `str`, optional
-        The service. By default ``S3_ENDPOINT_URL``; blank means AWS's own.
-        Credentials written into it are dropped.
+        The service's URL, by default ``S3_ENDPOINT_URL``; blank means AWS.
+        Credentials in the URL are removed.
     profile : `str`, optional
-        A profile in AWS's configuration files.
+        A profile in the AWS configuration files.
     access_key_id, secret_access_key, session_token : `str`, optional
-        Explicit credentials. Without them AWS's usual chain: environment,
-        profile, files, instance metadata.
+        Explicit credentials. If omitted, the usual AWS chain is searched:
+        environment, profile, files, instance metadata.
     region : `str`, optional
-        By default the environment's or the profile's, else ``us-east-1``.
+        By default that of the environment or the profile, otherwise
+        ``us-east-1``.
     verify : `bool`, `str` or `pathlib.Path`, optional
-        A file of certificate authorities for https; `False` trusts any
-        certificate, and logs a warning once. By default ``AWS_CA_BUNDLE``.
+        A file of certificate authorities for https, by default
+        ``AWS_CA_BUNDLE``. `False` disables the verification of certificates,
+        and logs a warning.
     anonymous : `bool` or `None`, optional
-        Sign nothing, and look for no credentials: for what anybody may read.
-        `None`: only if there are no credentials.
+        Send unsigned requests and look for no credentials, for public data.
+        `None`: only if no credentials are found.
     addressing_style : {"path", "virtual", "auto"}, optional
         Whether requests name the bucket in the path, or in the host
-        (``bucket.host``). By default as the profile says (``s3 =
-        addressing_style``), or else in the path if there is an endpoint. The
-        URLs that `AsyncS3Bucket.upload` returns are not changed by it.
+        (``bucket.host``). By default the profile's ``addressing_style``;
+        otherwise "path" if there is an endpoint. This does not affect the URLs
+        that `AsyncS3Bucket.upload` returns.
     max_connections : `int`, optional
-        Connections that all transfers share.
+        Maximum number of connections, shared by all transfers.
     connect_timeout : `float`, optional
         Seconds to wait for a connection; and for the response of a service
         that grants credentials, such as STS.
     max_rate : `float`, optional
-        Bytes per second, both ways together, that all transfers share; `None`
-        is no limit.
+        Maximum bytes per second, uploads and downloads together, shared by all
+        transfers; `None` means no limit.
     config : `TransferConfig`, optional
-        How this session's buckets carry out transfers.
+        Transfer settings for this session's buckets.
 
     Attributes
     ----------
@@ -77,14 +80,14 @@ class S3Session:
     Raises
     ------
     ValueError
-        If the endpoint is not an http(s) URL, if only one of the two explicit
-        credentials is given, or any with ``anonymous``, or if another argument
-        is out of bounds.
+        If the endpoint is not an http(s) URL, if only one of the two keys is
+        given, if any of the credentials is combined with ``anonymous``, or if
+        another argument is out of range.
 
     Notes
     -----
-    A copy, or an unpickled session, has the same settings and is not open.
-    Hazard: a pickle contains explicit credentials.
+    Copies and unpickled sessions have the same settings, and are not open.
+    Warning: a pickle contains explicit credentials.
     """
 
     def __init__(
@@ -120,7 +123,10 @@ class S3Session:
             max_rate=max_rate,
         )
         if verify is False:
-            log.warning("verify=False: any server that responds as %s is trusted", settings.endpoint_url or "AWS")
+            log.warning(
+                "verify=False: certificates are not verified, so any server that responds as %s is trusted",
+                settings.endpoint_url or "AWS",
+            )
         self._set_up(settings, config)
 
     def _set_up(self, settings: Settings, config: TransferConfig | None) -> None:
@@ -129,14 +135,14 @@ class S3Session:
 
     @classmethod
     def for_mock(cls, server: MockS3Server, config: TransferConfig | None = None) -> Self:
-        """Make a session on a mock server, whatever the environment says."""
+        """Create a session for a mock server, whatever the environment says."""
         session = cls.__new__(cls)
         session._set_up(Settings.for_mock(server), config)  # noqa: SLF001 - its own, in place of __init__
         return session
 
     @property
     def endpoint_url(self) -> str | None:
-        """The service; for AWS's own, `None` until the client is opened."""
+        """The service's URL; for AWS, `None` until the client is opened."""
         return self._client.endpoint_url
 
     def __repr__(self) -> str:
@@ -148,9 +154,9 @@ class S3Session:
         return AsyncS3Bucket(name, create=create, session=self, config=config)
 
     async def aclose(self) -> None:
-        """Close the client. Idempotent; the next await opens afresh.
+        """Close the client. Idempotent; the client is reopened on next use.
 
-        Transfers under way end with `ClosedError`, after cleaning up.
+        Transfers in progress clean up, and fail with `ClosedError`.
         """
         await self._client.aclose()
 

@@ -1,4 +1,4 @@
-"""The verbs: each a few lines over the engines."""
+"""The operations of a bucket: each a few lines over the engines."""
 
 from .bucket import AsyncS3Bucket, S3Bucket
 

@@ -1,4 +1,4 @@
-"""What every verb of a bucket needs: its name, its client, its lifetime."""
+"""What every operation of a bucket needs: its name, its client, its lifetime."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["BucketBase"]
 
 
 class _Session(Protocol):
-    """What a bucket needs of an `S3Session`, which is a floor above."""
+    """The part of an `S3Session`, one layer up, that a bucket needs."""
 
     config: TransferConfig
     _client: SharedClient
 
 
 class BucketBase:
-    """A bucket without verbs; see `AsyncS3Bucket`."""
+    """A bucket without operations; see `AsyncS3Bucket`."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class BucketBase:
     ) -> None:
         naming.check_bucket(name)
         if session is not None and (profile is not None or domock):
-            msg = "a session has its own profile and endpoint: give either it, or profile or domock"
+            msg = "a session has its own profile and endpoint: pass either session, or profile or domock"
             raise ValueError(msg)
         self.name = name
         self.profile = profile
@@ -73,7 +73,7 @@ class BucketBase:
         return f"AsyncS3Bucket({self.name!r}, endpoint_url={self._client.settings.endpoint_url!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what it was made of; a copy has a client of its own, but the same mock server, if there is one."""
+        """Return the state for a copy, which gets its own client, and uses the same mock server, if any."""
         state = {name: value for name, value in vars(self).items() if name not in {"service_resource", "bucket"}}
         mocks = {name: None for name, value in state.items() if isinstance(value, MockS3Server)}
         return state | mocks | {"_created": False}
@@ -83,8 +83,8 @@ class BucketBase:
         """boto3's synchronous ``ServiceResource`` on the same service.
 
         Its endpoint, ``service_resource.meta.client.meta.endpoint_url``, is
-        known at once. Hazard: any other use of it first loads boto3's client,
-        which blocks for 0.1 to 0.2 s; each request blocks, too.
+        known at once. Warning: any other use first loads boto3's client, which
+        blocks for 0.1 to 0.2 s, and every request blocks as well.
         """
         return service_resource(self._client.settings, self._client.endpoint_url)
 
@@ -94,7 +94,7 @@ class BucketBase:
         return self.service_resource.Bucket(self.name)
 
     def url(self, key: str) -> str:
-        """Return an object's URL, ``{endpoint}/{bucket}/{key}``, unquoted. It holds no credentials."""
+        """Return an object's URL, ``{endpoint}/{bucket}/{key}``, not percent-encoded. It contains no credentials."""
         return _urls.object_url(self._endpoint_url, self.name, naming.check_key(key))
 
     @property
@@ -110,8 +110,9 @@ class BucketBase:
     async def aclose(self) -> None:
         """Close the client, and stop the mock server. Idempotent.
 
-        Transfers under way end with `ClosedError`. Without a mock, the next
-        await opens the client afresh. A session that was passed in stays open.
+        Transfers in progress fail with `ClosedError`. Unless there is a mock
+        server, the client is reopened on next use. A session that was passed
+        in stays open.
         """
         try:
             if self._owns_client:
@@ -139,7 +140,7 @@ class BucketBase:
         create: bool = True,
         closings: int | None = None,
     ) -> AsyncIterator[BucketClient]:
-        """Borrow the client for one verb; name the transfer in what goes wrong."""
+        """Borrow the client for one operation, which errors then name."""
         what = RequestInfo(verb, self.name, key, self._client.endpoint_url or "AWS")
         borrowed = self._client.borrow(what, config or self._config, closings=closings)
         async with transfer(what, limit), borrowed as client:

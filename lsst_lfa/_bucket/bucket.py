@@ -1,4 +1,4 @@
-"""`AsyncS3Bucket`: all verbs, and the observatory's scheme of names."""
+"""`AsyncS3Bucket`: all operations, and the observatory's naming scheme."""
 
 from __future__ import annotations
 
@@ -18,54 +18,56 @@ __all__ = ["AsyncS3Bucket", "S3Bucket"]
 
 
 class S3Bucket(Uploads, Downloads, Management):
-    """What a bucket can do, whatever scheme makes its name and keys; see `AsyncS3Bucket`."""
+    """All operations, independent of the naming scheme; see `AsyncS3Bucket`."""
 
 
 @public
 class AsyncS3Bucket(S3Bucket):
-    """Asynchronous interface to a bucket of an S3 service.
+    """Asynchronous interface to an S3 bucket.
 
-    Making one is synchronous, does no I/O (but see ``domock``) and needs no
-    running event loop. The first await opens the client. Close it with
-    `aclose` or use it with ``async with``; one that is dropped unclosed is
-    silent, and leaks nothing past its event loop.
+    Creating a bucket is synchronous, does no I/O (but see ``domock``) and
+    needs no running event loop. The client is opened on first use. Close the
+    bucket with `aclose`, or use it with ``async with``. If it is dropped
+    without being closed, it emits no warning and leaks nothing beyond its
+    event loop.
 
     Parameters
     ----------
     name : `str`
-        The bucket; for a Ceph tenant's, ``tenant:bucket``.
+        The bucket's name; ``tenant:bucket`` for a bucket of a Ceph tenant.
     domock : `bool`, optional
-        Start a mock S3 server that holds an empty bucket of this name, and
-        use only that, whatever the environment says. The first one in a
-        process takes a second, during which the event loop is blocked.
+        Start a mock S3 server that holds an empty bucket of this name, and use
+        only that, whatever the environment says. Starting the first mock
+        server in a process takes about a second, and blocks the event loop.
     create : `bool`, optional
-        Make the bucket on first use, if it does not exist.
+        Create the bucket on first use, if it does not exist.
     profile : `str`, optional
-        A profile in AWS's configuration files.
+        A profile in the AWS configuration files.
     session : `S3Session`, optional
-        Share this session's client. It is not closed with the bucket.
+        The session whose client to share. Closing the bucket does not close
+        it.
     config : `TransferConfig`, optional
-        How transfers are carried out; by default the session's.
+        Transfer settings; by default the session's.
 
     Raises
     ------
     ValueError
-        If the name cannot be that of a bucket, if ``S3_ENDPOINT_URL`` is not a
+        If the name is not a valid bucket name, if ``S3_ENDPOINT_URL`` is not a
         URL, or if ``session`` is given with ``profile`` or ``domock``.
 
     Notes
     -----
-    The endpoint is ``S3_ENDPOINT_URL`` in the environment, read now; blank or
-    unset means AWS's own. Failures raise an `LfaError`; see `lsst_lfa.errors`.
-    Tasks may share a bucket; each event loop needs its own.
+    The endpoint is read from ``S3_ENDPOINT_URL`` when the bucket is created;
+    blank or unset means AWS. Failures raise an `LfaError`; see
+    `lsst_lfa.errors`. Tasks may share a bucket; each event loop needs its own.
     """
 
     @staticmethod
     def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3category: str = "LFA") -> str:
-        """Make the name of a component's bucket; see `lsst_lfa.naming.make_bucket_name`."""
+        """Return the name of a component's bucket; see `lsst_lfa.naming.make_bucket_name`."""
         return naming.make_bucket_name(salname, salindexname, s3instance, s3category)
 
     @staticmethod
     def make_key(salname: str, generator: str, date: Time | str) -> str:
-        """Make the key of an item of data; see `lsst_lfa.naming.make_key`."""
+        """Return the key of a data item; see `lsst_lfa.naming.make_key`."""
         return naming.make_key(salname, generator, date)

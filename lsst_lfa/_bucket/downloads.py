@@ -1,4 +1,4 @@
-"""Verbs that fetch data."""
+"""Operations that fetch data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["Downloads"]
 
 
 class Downloads(BucketBase):
-    """Download."""
+    """Download: operations that fetch data."""
 
     async def download(
         self, key: str, callback: Callback | None = None, *, start: int = 0, stop: int | None = None
@@ -51,8 +51,8 @@ class Downloads(BucketBase):
             Called with the number of bytes received since its last call; see
             `upload`.
         start, stop : `int`, optional
-            Download bytes ``start`` to ``stop - 1`` only, as a slice would:
-            fewer if the object ends earlier. A part cannot be verified by the
+            Download only bytes ``start`` to ``stop - 1``, like a slice: fewer
+            if the object ends earlier. A part cannot be verified against the
             object's ETag.
 
         Returns
@@ -63,18 +63,19 @@ class Downloads(BucketBase):
         Raises
         ------
         KeyNotFoundError
-            If there is no such object; it is a `FileNotFoundError` too.
+            If there is no such object; also a `FileNotFoundError`.
         ObjectChangedError
-            If the object was replaced meanwhile.
+            If the object was replaced during the download.
         IntegrityError
-            If ``TransferConfig.verify_etag`` is set and the data are not those
-            that the object's ETag stands for.
+            If ``TransferConfig.verify_etag`` is set and the data do not match
+            the object's ETag.
         UnverifiableError
-            If it is set, and the ETag is not a digest of the data.
+            If ``verify_etag`` is set, but the ETag is not a digest of the
+            data.
         LfaError
-            If the service failed; see `lsst_lfa.errors`.
+            If the request failed; see `lsst_lfa.errors`.
         TypeError, ValueError
-            If ``start`` and ``stop`` are not a range of bytes.
+            If ``start`` and ``stop`` do not form a valid range.
         """
         naming.check_key(key)
         start, stop = check_range(start, stop)
@@ -104,23 +105,23 @@ class Downloads(BucketBase):
                 await file.seek(-2880, os.SEEK_END)
                 block = await file.read()
 
-        The reader has ``read``, ``seek``, ``tell`` and ``size``. Everything it
-        reads is of one version of the object, the one that was opened: if that
-        is replaced, `ObjectChangedError` is raised. Sequential reads are read
-        ahead, by at most 4 MiB; see `ObjectReader`.
+        The reader has ``read``, ``seek``, ``tell`` and ``size``. It reads only
+        the version of the object that was opened; if that is replaced, it
+        raises `ObjectChangedError`. Sequential reading is prefetched, by at
+        most 4 MiB; see `ObjectReader`.
 
         Raises
         ------
         KeyNotFoundError
             If there is no such object.
         LfaError
-            If the service failed; see `lsst_lfa.errors`.
+            If the request failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
         return open_reader(self._borrow_for_reading("open", key), key)
 
     def _borrow_for_reading(self, verb: str, key: str) -> Callable[[], AbstractAsyncContextManager[BucketClient]]:
-        """Return what borrows the client for each request; after `aclose`, it is over."""
+        """Return a function that borrows the client for one request, and fails after `aclose`."""
         closings = self._client.closings
         return lambda: self._borrow(verb, key, closings=closings)
 
@@ -132,24 +133,24 @@ class Downloads(BucketBase):
         *,
         directory: str | os.PathLike[str] | None = None,
     ) -> Path:
-        """Download an object to a file: all of it or nothing, even after a crash.
+        """Download an object to a file, all or nothing, even after a crash.
 
         The data go to a temporary file in the same folder, which is flushed to
-        disk and then takes the destination's name. Its mode follows the
-        umask. A symbolic link at the destination is replaced, not followed.
+        disk and then renamed to the destination. Its mode follows the umask. A
+        symbolic link at the destination is replaced, not followed.
 
         Parameters
         ----------
         key : `str`
             The object's key.
         path : path-like, optional
-            The destination. A regular file is replaced.
+            The destination; an existing regular file is replaced.
         callback : callable, optional
             See `download`.
         directory : path-like, optional
-            Instead of ``path``: the folder in which the key is the path.
-            Missing folders are made; nothing is written outside it. An empty object
-            whose key ends with "/" becomes a folder.
+            Instead of ``path``: a folder in which the key is the relative
+            path. Missing folders are created; nothing is written outside it.
+            An empty object whose key ends with "/" becomes a folder.
 
         Returns
         -------
@@ -161,14 +162,14 @@ class Downloads(BucketBase):
         OSError
             If the file cannot be written there.
         ValueError
-            If the key has no path of its own in ``directory``: it has empty
-            segments, such as ``x//y``, or a symbolic link leads out.
+            If the key is not a usable path in ``directory``: it has empty
+            segments, such as ``x//y``, or a symbolic link leads outside.
         LfaError
-            As `download`.
+            As for `download`.
         """
         naming.check_key(key)
         if (path is None) == (directory is None):
-            msg = "give either path or directory"
+            msg = "pass either path or directory"
             raise TypeError(msg)
         progress = Progress(callback)
         # At the start: the working directory may be another one later.
@@ -189,11 +190,11 @@ class Downloads(BucketBase):
         return target
 
     async def _download_marker(self, key: str, directory: Path, progress: Progress) -> Path:
-        """Make the folder that an empty object stands for."""
+        """Create the folder that an empty object represents."""
         async with self._borrow("download", key) as client:
             size = (await head(client, key)).size
         if size:
-            msg = f"key={key!r} ends as a folder's, but the object has data: give a path instead"
+            msg = f"key {key!r} is that of a folder, but the object is not empty: pass path instead of directory"
             raise ValueError(msg)
         folder: Path = await in_thread(make_folder, directory, key)
         await progress.finish()
@@ -202,7 +203,7 @@ class Downloads(BucketBase):
     async def download_fits(
         self, key: str, callback: Callback | None = None, *, hdus: Sequence[int | str | tuple[str, int]] | None = None
     ) -> HDUList:
-        """Download an `astropy.io.fits.HDUList`, read completely, in a thread; see `download`.
+        """Download an `astropy.io.fits.HDUList`, which a thread reads completely; see `download`.
 
         Parameters
         ----------
@@ -211,11 +212,12 @@ class Downloads(BucketBase):
         callback : callable, optional
             See `download`.
         hdus : sequence, optional
-            Download these HDUs only, by number, name, or name and version, as
-            ``hdulist[...]`` takes them. Other HDUs' headers are read as far as
-            it takes to find these; their data are not. The list has each of
-            them once, in this order; if the first one is an extension, astropy
-            puts an empty primary HDU before it when the list is written.
+            Download only these HDUs, by number, name, or name and version, as
+            in ``hdulist[...]``. The headers of other HDUs are read only as far
+            as needed to find these; their data are not downloaded. The result
+            contains each requested HDU once, in the requested order. If the
+            first is an extension, astropy puts an empty primary HDU before it
+            when the list is written.
 
         Raises
         ------
@@ -224,10 +226,10 @@ class Downloads(BucketBase):
         LookupError
             If there is no such HDU.
         OSError
-            If it is not a FITS file, or is truncated; with ``hdus``, also
-            if it is compressed as a whole (``.fits.gz``).
+            If the object is not a FITS file, or is truncated; with ``hdus``,
+            also if the whole file is compressed (``.fits.gz``).
         LfaError
-            As `download`.
+            As for `download`.
         """
         if hdus is None:
             return await _fits.load(await self.download(key, callback))
@@ -242,17 +244,18 @@ class Downloads(BucketBase):
     async def fits_headers(self, key: str) -> list[Header]:
         """Return all headers of a FITS file, without reading its data.
 
-        They are `astropy.io.fits.Header`, equal to those of ``astropy.io.fits.open``.
-        It takes a HEAD and, one after another, a request of 28 KiB for each
-        HDU: fewer where HDUs are short, more where a header has over 360 cards.
+        The result is a list of `astropy.io.fits.Header`, equal to those of
+        ``astropy.io.fits.open``. It takes a HEAD request and then, one after
+        another, a request of 28 KiB for each HDU: fewer if HDUs are short,
+        more if a header has over 360 cards.
 
         Raises
         ------
         OSError
-            If it is not a FITS file, or is compressed as a whole
+            If the object is not a FITS file, or the whole file is compressed
             (``.fits.gz``).
         LfaError
-            As `download`.
+            As for `download`.
         """
         async with self.open(key) as reader:
             return await read_headers(reader)
@@ -266,15 +269,16 @@ class Downloads(BucketBase):
                 async for chunk in chunks:
                     ...
 
-        Reads ahead by at most ``max_concurrency`` requests and ``max_memory``
-        bytes. After the block nothing is under way, however it ended. A plain
-        ``async for chunk in bucket.stream(key)`` will do, if it runs to the end.
+        Prefetches at most ``max_concurrency`` requests and ``max_memory``
+        bytes. When the block ends, for whatever reason, nothing is left
+        running. A plain ``async for chunk in bucket.stream(key)`` is enough if
+        it runs to the end.
 
         Returns
         -------
         chunks : `ByteStream`
-            An async iterator of `bytes`, in chunks of any length, and an async
-            context manager that closes it.
+            An async iterator of `bytes`, in chunks of any length; also an
+            async context manager, which closes it.
         """
         naming.check_key(key)
         return ByteStream(stream(self._borrow_for_reading("stream", key), key, self._config))
@@ -288,35 +292,35 @@ class Downloads(BucketBase):
         skip_equal: bool = True,
         max_files: int = 16,
     ) -> FolderSummary:
-        """Download all objects of a folder in the bucket; the rest of their keys becomes their paths.
+        """Download all objects of a folder in the bucket; the rest of each key becomes the file's path.
 
-        Each file is there whole or not at all; all are on the disk at the end.
-        (If the machine itself crashes before, files of up to 1 MiB may be
-        empty, which the next call sees.) A key whose path would leave the
-        folder, or that has none of its own there (``x//y``), is a failure.
-        Call it again to fetch what is new.
+        Each file is either complete or absent, and all are flushed to disk
+        before this returns. (If the machine crashes first, files of up to 1
+        MiB may be empty, which the next call detects.) A key whose path would
+        leave the folder, or is not a usable path (``x//y``), is reported as a
+        failure. Call it again to fetch what is new.
 
         Parameters
         ----------
         prefix : `str`
-            The folder in the bucket, with or without "/" at its end; "" for
+            The folder in the bucket, with or without a trailing "/"; "" for
             the whole bucket.
         folder : path-like
-            The destination; it is made, if it is not there.
+            The destination; it is created if it does not exist.
         callback, skip_equal, max_files
             See `upload_folder`.
 
         Returns
         -------
         summary : `FolderSummary`
-            How many were transferred and skipped, and what failed.
+            How many files were transferred and skipped, and which failed.
 
         Raises
         ------
         OSError
-            If the folder cannot be made.
+            If the folder cannot be created.
         LfaError
-            If what went wrong concerns all files; see `upload_folder`.
+            If the problem affects every file; see `upload_folder`.
         """
         return await self._download_folder(prefix, folder, callback, skip_equal=skip_equal, max_files=max_files)
 

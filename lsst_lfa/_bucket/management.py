@@ -1,4 +1,4 @@
-"""Verbs that move no data."""
+"""Operations that transfer no object data."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _batches(keys: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[l
 
 async def _each(keys: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[str, None]:
     if isinstance(keys, str):
-        msg = "keys is a str; delete_many takes many of them: delete(key) deletes one"
+        msg = "keys is a str: pass an iterable of keys, or call delete(key) for one"
         raise TypeError(msg)
     if isinstance(keys, AsyncIterable):
         async for key in keys:
@@ -57,17 +57,17 @@ def _age(seconds: float | timedelta) -> timedelta:
 
 
 class Management(BucketBase):
-    """Metadata."""
+    """Metadata and lifecycle: operations that transfer no object data."""
 
     async def head(self, key: str) -> ObjectInfo:
-        """Return an object's size, ETag, time, content type, metadata, version and storage class, without its data.
+        """Return an object's size, ETag, time, content type, metadata, version and storage class, but not its data.
 
         Raises
         ------
         KeyNotFoundError
             If there is no such object.
         LfaError
-            If the service failed; see `lsst_lfa.errors`.
+            If the request failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
         async with self._borrow("head", key) as client:
@@ -79,8 +79,8 @@ class Management(BucketBase):
         Raises
         ------
         LfaError
-            If that cannot be known: the bucket is missing, access is denied,
-            there is no server.
+            If this cannot be determined: the bucket does not exist, access is
+            denied, the server cannot be reached.
         """
         try:
             await self.head(key)
@@ -89,7 +89,7 @@ class Management(BucketBase):
         return True
 
     async def size(self, key: str) -> int:
-        """Return an object's size, in bytes; raises as `head` does."""
+        """Return an object's size, in bytes; raises the same errors as `head`."""
         return (await self.head(key)).size
 
     @overload
@@ -107,17 +107,17 @@ class Management(BucketBase):
         Parameters
         ----------
         prefix : `str`, optional
-            What the keys begin with.
+            The beginning of the keys.
         delimiter : `str`, optional
-            Usually "/". Keys that contain it after ``prefix`` are not listed
-            one by one: what comes before it is listed once, as a `Folder`.
+            Usually "/". Keys that contain it after ``prefix`` are grouped: the
+            part up to it is yielded once, as a `Folder`.
 
         Yields
         ------
         item : `ObjectInfo` or `Folder`
-            What is there; folders only with ``delimiter``.
+            An object or, with ``delimiter``, a folder.
         """
-        # Here, for a listing that outlives the client must not open another, which nobody would close.
+        # Read here, because a listing that outlives the client must not open another one, which nobody would close.
         return self._list(prefix, delimiter, self._client.closings)
 
     async def _list(self, prefix: str, delimiter: str, closings: int) -> AsyncGenerator[ObjectInfo | Folder, None]:
@@ -129,12 +129,12 @@ class Management(BucketBase):
                 yield item
 
     async def check(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a health check's own bound
-        """Make sure that the bucket can be reached and read, within ``timeout`` seconds.
+        """Check that the bucket can be reached and read, within ``timeout`` seconds.
 
         Raises
         ------
         LfaError
-            What is wrong, and what to do.
+            If it cannot; the message says what is wrong and what to do.
         """
         once = replace(self._config, max_attempts=1)
         async with self._borrow("check", None, timeout, config=once, create=False) as client:
@@ -143,30 +143,31 @@ class Management(BucketBase):
     async def presigned_url(
         self, key: str, *, expires: float | timedelta = 3600, method: Literal["get", "put"] = "get"
     ) -> str:
-        """Return a URL with which anybody can fetch, or store, an object for a while.
+        """Return a URL with which anyone can download or upload an object for a limited time.
 
         Parameters
         ----------
         key : `str`
             The object's key.
         expires : `float` or `datetime.timedelta`
-            How long it works, in seconds; at most 7 days.
+            How long the URL is valid, in seconds or as a
+            `~datetime.timedelta`; at most 7 days.
         method : {"get", "put"}
-            What it allows.
+            The operation that it permits.
 
         Raises
         ------
         MissingCredentialsError
-            If there are no credentials to sign it with.
+            If there are no credentials to sign the URL with.
         """
         naming.check_key(key)
         seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
         if not 0 < seconds <= 7 * 24 * 3600:
-            msg = f"expires is {expires!r}; it must be above 0 and at most 7 days"
+            msg = f"expires is {expires!r}; it must be more than 0 and at most 7 days"
             raise ValueError(msg)
         async with self._borrow("presign", key) as client:
             if client.client.meta.config.signature_version is UNSIGNED:
-                what, hint = "this session is anonymous, so it cannot sign a URL", "Use one that has credentials."
+                what, hint = "this session is anonymous, so it cannot sign a URL", "Use a session with credentials."
                 raise client.info("presign", key).failed(MissingCredentialsError, what, hint, transient=False)
             return str(
                 await client.client.generate_presigned_url(
@@ -175,30 +176,32 @@ class Management(BucketBase):
             )
 
     async def delete(self, key: str) -> None:
-        """Delete an object; no error if there is none."""
+        """Delete an object; it is not an error if it does not exist."""
         naming.check_key(key)
         async with self._borrow("delete", key) as client:
             await client.call("delete_object", key)
 
     async def delete_many(self, keys: Iterable[str] | AsyncIterable[str]) -> dict[str, LfaError]:
-        """Delete many objects, up to 1,000 in a request; no error for those that are not there.
+        """Delete many objects, up to 1,000 per request; it is not an error if some do not exist.
 
         Parameters
         ----------
         keys : iterable or async iterable of `str`
-            Their keys.
+            The keys to delete.
 
         Returns
         -------
         failed : `dict` [`str`, `LfaError`]
-            What is still there, by key, and why; empty if all are deleted.
+            The keys of objects that could not be deleted, with their errors;
+            empty if all were deleted.
 
         Raises
         ------
         ValueError
-            If one is not a valid key. Full batches before it are deleted.
+            If a key is invalid. Complete batches before it have already been
+            deleted.
         LfaError
-            If the service failed; see `lsst_lfa.errors`.
+            If the request failed; see `lsst_lfa.errors`.
         """
         failed: dict[str, LfaError] = {}
         async with self._borrow("delete_many", None) as client, aclosing(_batches(keys)) as batches:
@@ -207,12 +210,12 @@ class Management(BucketBase):
         return failed
 
     async def create(self) -> None:
-        """Make the bucket; no error if it exists and is ours.
+        """Create the bucket; it is not an error if you already own it.
 
         Raises
         ------
         BucketTakenError
-            If it belongs to somebody else.
+            If it belongs to another account.
         """
         async with self._borrow("create", None, create=False) as client:
             await operations.create_bucket(client)
@@ -220,21 +223,21 @@ class Management(BucketBase):
     def list_uploads(
         self, prefix: str = "", *, older_than: float | timedelta = 0.0
     ) -> AsyncGenerator[PendingUpload, None]:
-        """Iterate over the multipart uploads that were begun and never ended, in the order of their keys.
+        """Iterate over unfinished multipart uploads, in the order of their keys.
 
-        Those that are under way right now are among them; see `abort_stale_uploads`.
+        This includes uploads that are in progress; see `abort_stale_uploads`.
 
         Parameters
         ----------
         prefix : `str`, optional
-            What the keys begin with.
+            The beginning of the keys.
         older_than : `float` or `datetime.timedelta`, optional
-            Seconds since they were begun, by the server's clock, at least.
+            Minimum age, in seconds by the server's clock.
 
         Yields
         ------
         upload : `PendingUpload`
-            Its key, its id, and when it was begun.
+            Its key, its ID, and when it was started.
         """
         return self._list_uploads(prefix, _age(older_than), self._client.closings)
 
@@ -247,17 +250,18 @@ class Management(BucketBase):
                 yield upload
 
     async def abort_stale_uploads(self, older_than: float | timedelta, *, prefix: str = "") -> int:
-        """Abort multipart uploads that were begun long ago and never ended.
+        """Abort abandoned multipart uploads.
 
-        A process that is killed leaves them; their parts take up space, and
-        no listing of objects shows them.
+        A process that is killed leaves these behind; their parts take up
+        space, and no listing of objects shows them.
 
         Parameters
         ----------
         older_than : `float` or `datetime.timedelta`
-            Seconds since they were begun: more than any upload takes.
+            Minimum age, in seconds: choose more than your longest upload
+            takes.
         prefix : `str`, optional
-            What their keys begin with.
+            The beginning of their keys.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Verbs that send data."""
+"""Operations that send data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Uploads"]
 
 
 class Uploads(BucketBase):
-    """Upload."""
+    """Upload: operations that send data."""
 
     async def upload(
         self,
@@ -43,74 +43,74 @@ class Uploads(BucketBase):
         if_none_match: bool = False,
         extra_args: Mapping[str, Any] | None = None,
     ) -> str:
-        """Upload data, whole or not at all.
+        """Upload data, all or nothing.
 
-        Up to ``TransferConfig.multipart_threshold`` bytes go up in one
-        request, more in parts, in parallel. A failure or a cancellation, at
-        any moment, leaves no multipart upload behind.
+        Up to ``TransferConfig.multipart_threshold`` bytes are sent in one
+        request, more in parallel parts. A failure or a cancellation, at any
+        moment, leaves no multipart upload behind.
 
         Parameters
         ----------
         fileobj : file, bytes-like, `pathlib.Path` or async iterable of bytes
             Binary file objects may be sync (read in threads) or async
             (aiofiles), and are read from their current position to their end.
-            They are never closed; after a failure their position is restored,
-            if they can seek. A BytesIO and bytes-like objects are not copied:
-            do not change a bytes-like object until this
-            returns.
+            They are never closed; if they are seekable, their position is
+            restored after a failure. Neither a BytesIO nor a bytes-like object
+            is copied: do not modify the latter until this returns.
         key : `str`
-            The object's key; an object that has it already is replaced.
+            The object's key; an existing object is replaced.
         callback : callable, optional
             Called with the number of bytes sent since its last call, at least
-            once on success. The numbers add up to the size exactly; bytes sent
-            again are not counted again. A function, which must not block, or a
-            coroutine function. What it raises ends the transfer.
+            once on success. The numbers add up to exactly the size; bytes sent
+            twice are counted once. May be a plain function, which must not
+            block, or a coroutine function. An exception that it raises aborts
+            the transfer.
         content_type : `str`, optional
             The MIME type to store. By default it is guessed from the key's
             suffix (for FITS, ECSV, YAML and Parquet, whatever the operating
-            system says), or else is S3's own ``binary/octet-stream``. What is
-            compressed as a whole (``.gz``) gets the type of its compression, so
-            that nothing unpacks it on the way down.
+            system says), otherwise S3's default, ``binary/octet-stream``.
+            Compressed files (``.gz``) get the type of the compression, so that
+            no client unpacks them on download.
         metadata : mapping of `str` to `str`, optional
-            What to store as metadata, 2 KB at most; `head` returns it with
-            names in lower case. Names have letters, digits, "-" and "."; values
-            that are not plain ASCII are encoded as S3 does (RFC 2047).
+            Metadata to store, at most 2 KB; `head` returns it with lower-case
+            names. Names may contain letters, digits, "-" and "."; values that
+            are not plain ASCII are encoded as S3 does (RFC 2047).
         if_none_match : `bool`, optional
-            Never replace an object: if there is one with this key, raise
-            `KeyExistsError`. First a HEAD looks for one, which needs permission
-            to read it; then the server is told not to replace one
-            (``If-None-Match: *``), so it refuses one of two uploads at the same
-            time. Hazard: when an upload in parts is completed, Ceph RGW 16
-            ignores that and SeaweedFS only looks for an object, so that two of
-            them can both succeed, if they end within the time of one request.
+            Never replace an object: if the key exists, raise `KeyExistsError`.
+            First a HEAD request looks for the object, which needs permission
+            to read it. Then ``If-None-Match: *`` tells the server not to
+            replace one, so of two simultaneous uploads one is refused.
+            Warning: when a multipart upload is completed, Ceph RGW 16 ignores
+            that header, and SeaweedFS only looks for an object, so two uploads
+            that end at almost the same time can both succeed.
         extra_args : mapping, optional
-            boto3's ``ExtraArgs`` by their names: ``ACL``, ``Tagging``,
-            ``StorageClass``, ``ServerSideEncryption``, ``SSEKMSKeyId``,
-            ``CacheControl``, ... An unknown one is an error; so are those for
-            encryption with a key of your own (SSE-C), which nothing here could
-            read back, and for checksums (see `TransferConfig`).
+            boto3's ``ExtraArgs``: ``ACL``, ``Tagging``, ``StorageClass``,
+            ``ServerSideEncryption``, ``SSEKMSKeyId``, ``CacheControl``, ...
+            Unknown names are errors. So are those for encryption with a key of
+            your own (SSE-C), because this package could not read the object
+            back, and those for checksums (see `TransferConfig`).
 
         Returns
         -------
         url : `str`
-            ``{endpoint}/{bucket}/{key}``, unquoted.
+            ``{endpoint}/{bucket}/{key}``, not percent-encoded.
 
         Raises
         ------
         TypeError
-            If ``fileobj`` gives text. Nothing was sent then.
+            If ``fileobj`` yields text. Nothing was sent.
         ValueError
-            If ``key`` is not one that every server takes: empty, over 1024
-            bytes, with control characters or ``..`` segments; or if
-            ``metadata`` or ``extra_args`` has what cannot be stored. Nothing
-            was sent.
+            If ``key`` is not one that every server accepts (empty, over 1024
+            bytes, with control characters or ``..`` segments), or if
+            ``metadata`` or ``extra_args`` contains something that cannot be
+            stored. Nothing was sent.
         KeyExistsError
-            If ``if_none_match`` is set and there is such an object; it is a
-            `FileExistsError` too.
+            If ``if_none_match`` is set and the key exists; also a
+            `FileExistsError`.
         SourceChangedError
-            If ``fileobj`` gave a different number of bytes than it promised.
+            If ``fileobj`` yielded more or fewer bytes than its size announced.
         LfaError
-            If the service failed; see `lsst_lfa.errors`.
+            If the request failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
         options = upload_options(key, content_type, metadata, extra_args, if_none_match=if_none_match)
@@ -132,7 +132,7 @@ class Uploads(BucketBase):
     ) -> str:
         """Upload an `astropy.io.fits.HDUList`, serialised in a thread; see `upload`.
 
-        Do not change it until this returns.
+        Do not modify the list until this returns.
         """
         naming.check_key(key)
         if content_type is None and "ContentType" not in (extra_args or {}):
@@ -159,23 +159,24 @@ class Uploads(BucketBase):
     ) -> str:
         """Copy an object within the service, without downloading it.
 
-        Up to ``TransferConfig.copy_threshold`` bytes (5 GiB) are copied in one
-        request, more in parts. All of it is of the version that is there at
-        the start, or there is no copy.
+        Objects up to ``TransferConfig.copy_threshold`` (5 GiB) are copied in
+        one request, larger ones in parts. The copy is entirely of the version
+        that existed at the start, or the call fails.
 
         Parameters
         ----------
         source : `str`
             The key to copy from.
         key : `str`
-            The key of the copy; an object that has it already is replaced.
-            The same as ``source`` to change what is stored with an object.
+            The key of the copy; an existing object is replaced. Use the same
+            key as ``source`` to change an object's metadata.
         source_bucket : `str`, optional
-            The source's bucket, if it is another one of this service.
+            The source's bucket, if it is a different one; it must be on the
+            same service.
         content_type, metadata, extra_args
-            What replaces that of the source; see `upload`. The rest is kept,
-            except that the storage class and the ACL, and in parts the tags,
-            are those of a new object.
+            Values that replace the source's; see `upload`. Everything else is
+            kept, except the storage class, the ACL and, for a copy in parts,
+            the tags, which are those of a new object.
 
         Returns
         -------
@@ -185,12 +186,12 @@ class Uploads(BucketBase):
         Raises
         ------
         KeyNotFoundError
-            If there is no such source.
+            If the source does not exist.
         ObjectChangedError
-            If the source was replaced meanwhile. Hazard: Ceph RGW 16 ignores
-            the condition; then ``key`` may hold the newer version.
+            If the source was replaced during the copy. Warning: Ceph RGW 16
+            ignores the condition, so ``key`` may then hold the newer version.
         LfaError
-            If the service failed; see `lsst_lfa.errors`.
+            If the request failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
         naming.check_key(source)
@@ -211,44 +212,49 @@ class Uploads(BucketBase):
         max_files: int = 16,
         extra_args: Mapping[str, Any] | None = None,
     ) -> FolderSummary:
-        """Upload all files below a folder; their paths in it become their keys.
+        """Upload all files in a folder and its subfolders; their relative paths become their keys.
 
-        Call it again after a failure: it continues with what is not there yet.
+        Call it again after a failure: it continues with the files that are
+        still missing.
 
         Parameters
         ----------
         folder : path-like
-            The folder, with all folders below it. Symbolic links to folders,
-            or to anything outside it, are failures. Empty folders leave no
-            trace.
+            The folder. Symbolic links to folders, or to anything outside it,
+            are reported as failures. Empty folders are ignored.
         prefix : `str`, optional
-            The folder in the bucket, with or without "/" at its end.
+            The folder in the bucket, with or without a trailing "/".
         callback : callable, optional
             Progress over all files; see `upload`. Skipped files are not
-            counted; one that fails counts as far as it got.
+            counted; a file that fails counts for the bytes sent before it
+            failed.
         skip_equal : `bool`, optional
-            Skip what is there with the same size and, by its ETag, content.
+            Skip files that already exist with the same size and, by the ETag,
+            the same content.
         if_none_match : `bool`, optional
-            Never replace an object: a file whose key is taken is a failure; see `upload`.
+            Never replace an object: a file whose key exists is a failure; see
+            `upload`.
         max_files : `int`, optional
-            Files under way at a time. All together hold no more memory than
-            one upload may.
+            Maximum number of files sent in parallel. Together they use no more
+            memory than a single upload.
         extra_args : mapping, optional
-            For each file; see `upload`. Content types are guessed by the names.
+            For each file; see `upload`. Content types are guessed from the
+            names.
 
         Returns
         -------
         summary : `FolderSummary`
-            How many were transferred and skipped, and what failed: a file that
-            cannot be read or sent does not stop the others.
+            How many files were transferred and skipped, and which failed: a
+            file that cannot be read or sent does not stop the others.
 
         Raises
         ------
         OSError
             If the folder cannot be read.
         LfaError
-            If what went wrong concerns all files: no server, no such bucket,
-            wrong credentials, no quota left.
+            If the problem affects every file: the server cannot be reached,
+            the bucket does not exist, the credentials are wrong, the quota is
+            exhausted.
         """
         root: Path = await in_thread(Path(folder).resolve, strict=True)
         return await self._upload_files(

@@ -43,12 +43,12 @@ _TLS_ALERT = r"\x15\x03"
 
 
 class HttpSession:
-    """An aiohttp session as aiobotocore wants it.
+    """An aiohttp session in the form that aiobotocore expects.
 
     It never follows a redirect: that would send the body and the session token
     to whatever origin the response names, under a signature that is not meant
-    for it. A request that ends without a response aborts its connection, for a
-    connection that is merely closed goes on sending what it was given.
+    for it. A request that ends without a response aborts its connection,
+    because a connection that is merely closed keeps sending buffered data.
 
     Parameters
     ----------
@@ -58,12 +58,12 @@ class HttpSession:
     proxies : `dict`, optional
         Proxies by scheme.
     verify : `bool` or `str`
-        Whether certificates are verified, or by which file of authorities.
+        Whether certificates are verified, or the file of authorities to use.
     client_cert : `str` or `tuple`, optional
-        A certificate to show to the server.
+        A certificate to present to the server.
     **_
-        What aiobotocore hands over besides: how many connections may be open
-        is decided before a request is made.
+        Other arguments of aiobotocore's: how many connections may be open is
+        decided before a request is made.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class HttpSession:
         Raises
         ------
         aiohttp.ClientError, TimeoutError
-            If there is no connection, or it breaks.
+            If the server cannot be reached, or the connection is lost.
         botocore.parsers.ResponseParserError
-            If the response is a success that cannot be.
+            If the response claims a success that is impossible.
         TransportError
             If the response is a redirect, or a setting is wrong.
         """
@@ -127,9 +127,10 @@ class HttpSession:
         upload = body if isinstance(body, (RequestBody, RepeatableBody)) else None
         response, transport = await self._open(request.method, request.url, headers, body)
         if request.stream_output and response.status < 300:  # noqa: PLR2004
-            # The engine reads it, its headers too.
+            # The engine reads it, including its headers.
             return _Response(str(response.url), response.status, CIMultiDict(), response)
-        # Refused before it was sent: nobody reads the rest, which must not go out on a connection for others.
+        # Refused before all was sent: nobody reads the rest, which must not go out on a connection that others may
+        # get.
         unsent = (upload is not None and upload.unsent > 0) or (
             transport is not None and transport.get_write_buffer_size() > 0
         )
@@ -138,7 +139,7 @@ class HttpSession:
                 # Else the next request may get the connection before it is aborted, and has to be sent again.
                 protocol.force_close()
             if unsent and response.status < 300:  # noqa: PLR2004
-                # Whatever it claims to have stored, it is not what was to be sent.
+                # Whatever it claims to have stored, it is not the whole body.
                 raise ResponseParserError("it reports success before the server had all of the body")
             content = await read_body(response)
         except BaseException:
@@ -153,7 +154,7 @@ class HttpSession:
         return _Response(str(response.url), response.status, _headers(response), response, content)
 
     async def get(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Ask for a URL as it is, to the letter; its response may be any but a redirect.
+        """Request a URL exactly as given; any response but a redirect is accepted.
 
         Raises
         ------
@@ -165,7 +166,7 @@ class HttpSession:
         except aiohttp.ClientConnectorError:
             raise
         except aiohttp.ClientError as error:
-            # Its own text, and that of what it came from, may show the URL.
+            # Its own text, and that of its cause, may show the URL.
             failure: Exception = aiohttp.ClientPayloadError(type(error).__name__)
         except TimeoutError:
             failure = TimeoutError()
@@ -176,8 +177,8 @@ class HttpSession:
     ) -> tuple[aiohttp.ClientResponse, asyncio.Transport | None]:
         """Send a request, and read the head of its response.
 
-        The transport is `None` only if aiohttp has it back already, with
-        nothing left to read, and did not tell us of it before.
+        The transport is `None` only if aiohttp already has it back, with
+        nothing left to read, and never reported it to us.
         """
         if self._session is None:
             raise aiohttp.ClientConnectionError("the session is closed")
@@ -229,12 +230,12 @@ class HttpSession:
 
 
 class _Response:
-    """A response as botocore wants it, which awaits its content.
+    """A response in the form that botocore expects, which awaits its content.
 
     Attributes
     ----------
     raw : `aiohttp.ClientResponse`
-        The response as aiohttp has it.
+        aiohttp's own response.
     """
 
     def __init__(
@@ -253,9 +254,9 @@ class _Response:
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Read a body that is short, or as much of an error's as is worth reading.
+    """Read a short body, or as much of an error's body as is worth reading.
 
-    S3 sends white space before it for as long as it is at work.
+    S3 sends white space before the body for as long as it is working.
     """
     failed = response.status >= 300  # noqa: PLR2004
     limit = _MAX_ERROR_BODY if failed else _MAX_BODY
@@ -293,7 +294,7 @@ def _abort(transports: list[asyncio.Transport]) -> None:
 
 
 def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
-    """Say why a response is of no use to anybody; `None` if it may be of use."""
+    """Return the reason why a response cannot be used; `None` if it can."""
     coding = response.headers.get("Transfer-Encoding", "chunked")
     if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
         return _redirect_refused(response)
@@ -301,15 +302,15 @@ def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
     if response.status < 200:  # noqa: PLR2004
         wrong = f"the connection was switched to another protocol (status {response.status})"
     elif coding.strip().lower() not in {"chunked", "identity"}:
-        wrong = f"the body came in a transfer encoding that was not asked for ({coding})"
+        wrong = f"the body has a transfer encoding that was not requested ({coding})"
     elif response.status < 300 and _is_compressed(response):  # noqa: PLR2004
-        wrong = f"the body was compressed on its way ({response.headers['Content-Encoding']}), which was not asked for"
+        wrong = f"the body was compressed in transit ({response.headers['Content-Encoding']}), which was not requested"
     refusal: Exception | None = None if wrong is None else ResponseParserError(wrong)
     return refusal
 
 
 def _is_compressed(response: aiohttp.ClientResponse) -> bool:
-    """Whether a proxy compressed the body; one that was stored so has its length, or S3's own ETag."""
+    """Whether a proxy compressed the body; one that was stored compressed has its length, or S3's own ETag."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity").strip().lower() == "identity":
         return False
@@ -318,18 +319,18 @@ def _is_compressed(response: aiohttp.ClientResponse) -> bool:
 
 
 def _unreadable(error: aiohttp.ClientResponseError, url: str) -> Exception:
-    """Say what is wrong with a response's head, or with a proxy's response."""
+    """Return what is wrong with a response's headers, or with a proxy's response."""
     unreadable: Exception = ResponseParserError(error.message)
     if isinstance(error, aiohttp.ClientHttpProxyError):
         if error.status >= 500:  # noqa: PLR2004 - it may have better luck
             return aiohttp.ClientConnectionError(f"the proxy responded with {error.status}: {error.message}")
         return TransportError(
             errors.UnreachableError,
-            f"the proxy refuses to connect ({error.status}: {error.message})",
+            f"the proxy refused the connection ({error.status}: {error.message})",
             "Check HTTPS_PROXY, the user and password in it, and NO_PROXY.",
         )
     if url.startswith("http:") and _TLS_ALERT in error.message:
-        return TransportError(errors.ConfigurationError, "the server wants TLS", "Its URL begins with https://.")
+        return TransportError(errors.ConfigurationError, "the server expects TLS", "Use an https:// URL.")
     return unreadable
 
 
@@ -338,7 +339,7 @@ def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
     there = f" The bucket is in {region}: set AWS_DEFAULT_REGION, or S3Session(region={region!r})." if region else ""
     return TransportError(
         errors.RedirectRefusedError,
-        f"the server responded with a redirect ({response.status}), which is never followed",
+        f"the server responded with a redirect ({response.status}); redirects are never followed",
         f"Check S3_ENDPOINT_URL and the region: they should name the bucket's own service.{there}",
     )
 

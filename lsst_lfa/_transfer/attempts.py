@@ -137,7 +137,7 @@ class BucketClient(Requester):
 
 @asynccontextmanager
 async def transfer(what: RequestInfo, limit: float | None) -> AsyncIterator[None]:
-    """Bound a whole transfer, in seconds, and name it in what goes wrong within."""
+    """Limit a whole transfer to some seconds, and name it in errors that it raises."""
     try:
         async with asyncio.timeout(limit) as scope:
             yield
@@ -145,7 +145,7 @@ async def transfer(what: RequestInfo, limit: float | None) -> AsyncIterator[None
         raise
     except Exception as error:
         if isinstance(error, TimeoutError) and scope.expired():
-            cause, hint = f"it took more than {limit} s", "Raise TransferConfig.total_timeout, or the timeout given."
+            cause, hint = f"it took more than {limit} s", "Raise TransferConfig.total_timeout, or the timeout argument."
             raise what.failed(TransferTimeoutError, cause, hint, transient=True) from None
         error.add_note(f"raised during the {what}")
         raise

@@ -92,7 +92,7 @@ class _Source:
         if etag_of(now) != etag_of(self.head):
             request = self.client.info("copy", self.key)
             response = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": now["ResponseMetadata"]}
-            message = f"{request} failed: the object was replaced in the meantime. Start again."
+            message = f"{request} failed: the object was replaced during the operation. Start again."
             raise ObjectChangedError(message, response, "CopyObject")
 
 

@@ -71,7 +71,7 @@ _OF_ALL = (
 @public
 @dataclass(kw_only=True)
 class FolderSummary:
-    """What became of the files of a folder.
+    """The outcome of a folder's transfer.
 
     Attributes
     ----------
@@ -300,7 +300,7 @@ async def download_folder(
     async def fetch(name: str, item: ObjectInfo) -> int | None:
         if name.endswith("/"):
             if item.size:
-                msg = f"{item.key!r} ends as a folder's key, but the object has data: download it to a path of its own"
+                msg = f"key {item.key!r} is that of a folder, but the object is not empty: download it to a path of its own"
                 raise ValueError(msg)
             await in_thread(make_folder, folder, name)
             return 0

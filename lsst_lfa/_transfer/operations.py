@@ -109,7 +109,7 @@ async def require_absent(client: BucketClient, key: str) -> None:
             return  # if it is the bucket that is missing, the upload will say so
         raise
     message = (
-        f"{client.info('upload', key)} failed: there is an object with this key already. "
+        f"{client.info('upload', key)} failed: the key already exists. "
         "Nothing was replaced: choose another key, or upload without if_none_match."
     )
     response = {"Error": {"Code": "PreconditionFailed"}, "ResponseMetadata": found["ResponseMetadata"]}

@@ -251,15 +251,15 @@ class Fetch:
         if given != ByteRange(self._position, self._stop or 0, total):
             has = response.headers.get("Content-Range") or "no Content-Range"
             has = has if headers.length is None else f"{has} and {headers.length} bytes"
-            what = f"bytes {self._position} to {self._stop} were asked for, it has {has} (status {response.status})"
-            raise bad_response(self._reader.request, f"the response is not the one asked for: {what}")
+            what = f"bytes {self._position} to {self._stop} were requested, it has {has} (status {response.status})"
+            raise bad_response(self._reader.request, f"the response does not match the request: {what}")
 
     async def _receive(self, body: ResponseBody, writer: Writer) -> None:
         rate = self._reader.slots.rate
         while self._skip:
             with memoryview(bytearray(min(self._skip, 256 * 1024))) as scratch:
                 if not await body.readinto(scratch):
-                    raise bad_response(self._reader.request, "the server sent less than before")
+                    raise bad_response(self._reader.request, "a repeated response was shorter than the first")
         while self._stop is None or self._position < self._stop:
             # The end may have been given to another request meanwhile.
             most = rate.chunk or _AT_ONCE
@@ -272,7 +272,7 @@ class Fetch:
             if not count:
                 break
         if self._stop is not None and self._position < self._stop:
-            raise bad_response(self._reader.request, "the body ended before the range that its head promised")
+            raise bad_response(self._reader.request, "the body ended before the range that its headers announce")
         with self._timeout.suspended():
             await writer.finish(self._position)
         if self._stop is None:

@@ -120,9 +120,9 @@ class _ShiftedWriter:
 class ObjectReader:
     """Reads one version of an object like a file; see `AsyncS3Bucket.open`.
 
-    Sequential reads are read ahead, one request at a time: 64 KiB at first, up
-    to 4 MiB. So it holds at most 8 MiB besides what `read` returns. Longer reads
-    are fetched in parallel, and not buffered.
+    Sequential reading is prefetched, one request at a time, 64 KiB at first
+    and up to 4 MiB later. So at most 8 MiB are buffered, in addition to what
+    `read` returns. Longer reads are fetched in parallel, and not buffered.
 
     Attributes
     ----------
@@ -148,12 +148,12 @@ class ObjectReader:
         self._ahead: asyncio.Task[bytes] | None = None
 
     async def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to ``size`` bytes, or all that are left if it is negative or `None`; ``b""`` at the end.
+        """Read up to ``size`` bytes, or all remaining ones if it is negative or `None`; ``b""`` at the end.
 
         Raises
         ------
         ObjectChangedError
-            If the object was replaced since it was opened.
+            If the object has been replaced since it was opened.
         ValueError
             If the reader is closed.
         LfaError

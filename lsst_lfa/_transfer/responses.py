@@ -62,7 +62,7 @@ _PROOFS = {
 
 @public
 class ObjectInfo(NamedTuple):
-    """What a bucket knows of an object.
+    """The metadata of an object.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class ObjectInfo(NamedTuple):
     metadata : `dict` [`str`, `str`] or `None`
         Its metadata, with names in lower case; `None` in a listing.
     version_id : `str` or `None`
-        Its version, in a bucket that keeps versions; `None` in a listing.
+        Its version ID, in a versioned bucket; `None` in a listing.
     storage_class : `str`
         ``STANDARD`` unless the server says otherwise.
     """
@@ -96,7 +96,7 @@ class ObjectInfo(NamedTuple):
 
 @public
 class Folder(NamedTuple):
-    """What the keys of some objects have in common, up to a delimiter: a folder.
+    """A folder: the common prefix of some keys, up to a delimiter.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Folder(NamedTuple):
 
 @public
 class PendingUpload(NamedTuple):
-    """A multipart upload that was begun, and neither completed nor aborted.
+    """A multipart upload that was started, and neither completed nor aborted.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ def require_field(request: RequestInfo, response: Mapping[str, Any], name: str, 
     """
     value = response.get(name)
     if not isinstance(value, kind) or value == "" or (isinstance(value, int) and value < 0):
-        raise bad_response(request, f"the server's response has no valid {name}, so it proves nothing")
+        raise bad_response(request, f"the server's response has no valid {name}, so it does not confirm the operation")
     return value
 
 

@@ -109,7 +109,7 @@ def _most_at_once(source: Source, part: Part, config: TransferConfig) -> int:
 
 def _changed(source: Source, done: int) -> SourceChangedError:
     return SourceChangedError(
-        f"the source gave {done} bytes where {source.size} were promised; it changed while it was read"
+        f"the source yielded {done} bytes, not the {source.size} of its size: it changed while it was read"
     )
 
 

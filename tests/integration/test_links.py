@@ -143,10 +143,10 @@ async def test_who_made_it(service: Service, somebody: Credentials, bucket: Asyn
     verify = service.server.ca_file
     async with service.session(somebody) as session:
         url = await session.bucket(bucket.name).presigned_url("key")
-    await refused(download_url(url, verify=verify), errors.AccessDeniedError, "Whoever made the URL may not read")
+    await refused(download_url(url, verify=verify), errors.AccessDeniedError, "is not allowed to read the object")
     async with service.session(Credentials("nobodyaccess", "a-secret")) as session:
         url = await session.bucket(bucket.name).presigned_url("key")
-    await refused(download_url(url, verify=verify), errors.UnknownKeyIdError, "no longer knows who made the URL")
+    await refused(download_url(url, verify=verify), errors.UnknownKeyIdError, "no longer knows the user")
 
 
 async def test_missing(service: Service, bucket: AsyncS3Bucket) -> None:

@@ -117,7 +117,7 @@ async def test_a_proxy_that_refuses_is_not_asked_again(monkeypatch: pytest.Monke
             error = await error_of(s3.bucket("test").head("k"))
         assert proxy.connections_made == 1
     assert type(error) is errors.UnreachableError
-    assert f"the proxy refuses to connect ({status}" in str(error)
+    assert f"the proxy refused the connection ({status}" in str(error)
 
 
 GARBAGE = [b"hello\r\n\r\n", b"HTTP/1.1 nothing\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b""]
@@ -182,7 +182,7 @@ async def test_http_where_only_https_is_spoken(said: bytes) -> None:
             error = await error_of(s3.bucket("test").head("k"))
         assert host.connections_made == 1
     assert type(error) is errors.ConfigurationError
-    assert "wants TLS" in str(error)
+    assert "expects TLS" in str(error)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"hello", b"-----BEGIN CERTIFICATE-----\nabc\n"])
