@@ -39,15 +39,15 @@ async def bucket_for(
     ----------
     url : `str`
         ``http(s)://host[:port]/bucket/key``, as `AsyncS3Bucket.upload` returns
-        it, not percent-encoded; ``s3://bucket/key``, at ``S3_ENDPOINT_URL``; or
-        ``s3://profile@bucket/key``. For the last, the environment variable
-        ``LSST_RESOURCES_S3_PROFILE_<profile>`` gives service and credentials, as
-        a percent-encoded URL ``https://[id:secret@]host``. What it does not
-        give is taken from the profile in AWS's configuration files.
+        it, not percent-encoded; ``s3://bucket/key``, at ``S3_ENDPOINT_URL``;
+        or ``s3://profile@bucket/key``. For the last, the environment variable
+        ``LSST_RESOURCES_S3_PROFILE_<profile>`` gives service and credentials,
+        as a percent-encoded URL ``https://[id:secret@]host``. What it omits is
+        taken from the profile in the AWS configuration files.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; see `S3Session`.
     config : `TransferConfig`, optional
-        How transfers are carried out.
+        Transfer settings.
 
     Yields
     ------
@@ -61,12 +61,12 @@ async def bucket_for(
     Raises
     ------
     ValueError
-        If it is not such a URL. `download_url` also takes presigned URLs, and
-        those of files.
+        If the URL has none of these forms. `download_url` also accepts
+        presigned URLs, and those of files.
     """
     parsed = parse_url(url)
     if not isinstance(parsed, ObjectUrl):
-        kind = "a file" if isinstance(parsed, FileUrl) else "one object, presigned"
+        kind = "a file" if isinstance(parsed, FileUrl) else "one presigned object"
         msg = f"the URL is that of {kind}, and names no bucket: use download_url"
         raise ValueError(msg)  # noqa: TRY004 - it is a URL, of another kind
     async with aclosing(make_session(parsed, verify=verify, config=config)) as session:

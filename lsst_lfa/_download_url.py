@@ -75,22 +75,22 @@ async def download_url(
     Parameters
     ----------
     url : `str`
-        An object's URL, as `bucket_for` takes it: downloaded with the
-        environment's credentials, or anonymously if there are none. Or a
-        presigned URL, exactly as it was given: it is all that is needed, and
-        no credentials are looked up. Or a file's, ``file:///path``,
-        percent-encoded.
+        Either an object's URL, as for `bucket_for`, which is downloaded with
+        the environment's credentials, or anonymously if there are none; or a
+        presigned URL, exactly as it was issued, for which no credentials are
+        needed or looked up; or a file's, ``file:///path``, percent-encoded.
     callback : callable, optional
         Called with the number of bytes received since its last call; see
         `AsyncS3Bucket.upload`.
     wait : `float`, optional
-        How long to wait for an object that is not there yet, in seconds. An
-        object that may not be read is waited for, too: to those who may not
-        list, a service says the same of a missing one.
+        How long to wait for an object that does not exist yet, in seconds.
+        This includes objects to which access is denied, because that is how a
+        service may report a missing object to a user who may not list the
+        bucket.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; see `S3Session`.
     config : `TransferConfig`, optional
-        How the transfer is carried out.
+        Transfer settings.
 
     Returns
     -------
@@ -100,21 +100,21 @@ async def download_url(
     Raises
     ------
     ValueError
-        If it is not such a URL.
+        If the URL has none of these forms.
     KeyNotFoundError
         If there is no such object, after ``wait`` seconds.
     ExpiredUrlError
-        If it is a presigned URL that has expired, or expires meanwhile.
+        If a presigned URL has expired, or expires during the download.
     OSError
         If a file cannot be read.
     LfaError
-        If the service failed; see `lsst_lfa.errors`.
+        If the request failed; see `lsst_lfa.errors`.
 
     Notes
     -----
-    It opens a client of its own each time; for many objects of one service
-    use an `S3Session`. The credentials' session token, but never the secret
-    key, goes to the host that the URL names.
+    It opens a client of its own each time; for many objects of one service use
+    an `S3Session`. The session token, but never the secret key, is sent to the
+    host that the URL names.
     """
     parsed = parse_url(url)
     if isinstance(parsed, FileUrl):
