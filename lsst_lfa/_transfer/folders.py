@@ -300,7 +300,7 @@ async def download_folder(
     async def fetch(name: str, item: ObjectInfo) -> int | None:
         if name.endswith("/"):
             if item.size:
-                msg = f"key {item.key!r} is that of a folder, but the object is not empty: download it by itself, to a path"
+                msg = f"key {item.key!r} is that of a folder, but the object is not empty: use download_file for it"
                 raise ValueError(msg)
             await in_thread(make_folder, folder, name)
             return 0
