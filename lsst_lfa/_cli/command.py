@@ -42,9 +42,10 @@ def add_options(options: Sequence[_Decorator]) -> _Decorator:
 
 
 def command(**settings: Any) -> Callable[[_Work], click.Command]:
-    """Make a command of a coroutine function, whose first argument is the `Output`.
+    """Make a command of a function whose first argument is the `Output`, and that returns a coroutine.
 
-    What it raises ends in a message and an exit code; see `runner`.
+    The function imports what takes time, before there is an event loop. What
+    the coroutine raises ends in a message and an exit code; see `runner`.
     """
 
     def decorate(function: _Work) -> click.Command:

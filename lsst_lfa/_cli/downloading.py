@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import filecmp
 import os
+import shutil
 import sys
 import tempfile
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lsst_lfa._download_url import save_url, wait_for
-from lsst_lfa._transfer.concurrency import OwnThread, in_thread, run_in_thread
-from lsst_lfa._transfer.folders import is_same_file
+from lsst_lfa._transfer.concurrency import OwnThread, finish_in_thread, in_thread, run_in_thread, threads
+from lsst_lfa._transfer.folders import folder_prefix, is_same_file
+from lsst_lfa._transfer.sources import open_source
 from lsst_lfa._urls import FileUrl, ObjectUrl, PresignedUrl
 
 from .many import for_each, tell_failures
@@ -22,7 +25,11 @@ from .progress import tally
 from .targets import Service
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from typing_extensions import Buffer
+
+    from lsst_lfa import AsyncS3Bucket
 
     from .output import Output
     from .progress import Tally
@@ -33,6 +40,7 @@ __all__ = ["Download", "download_all", "plan", "write_all"]
 _AT_ONCE: Final = 8
 _FILES_AT_ONCE: Final = 16  # of a folder
 _CHUNK: Final = 1024 * 1024
+_CLEANUP_TIMEOUT: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +127,9 @@ async def download_all(
 
             async def fetch_folder(download: Download) -> None:
                 assert isinstance(download.url, ObjectUrl)  # noqa: S101 - for the type checker
-                folder = download.path
-                summary = await service.bucket(download.url)._download_folder(  # noqa: SLF001 - a room of ours
+                bucket, folder = service.bucket(download.url), download.path
+                await _require_folder(bucket, download.url.key)
+                summary = await bucket._download_folder(  # noqa: SLF001 - a room of ours
                     download.url.key,
                     folder,
                     counted.advance,
@@ -128,15 +137,19 @@ async def download_all(
                     max_files=_FILES_AT_ONCE,
                     on_file=lambda name, size: on_file(folder / name, size),
                 )
-                if not (summary.transferred or summary.skipped or summary.failed):
-                    msg = f"bucket {download.url.bucket} has no folder {download.url.key!r}"
-                    raise FileNotFoundError(msg)
                 tell_failures(output, summary.failed.values())
 
             if recursive:
                 await for_each(output, downloads, fetch_folder)
             else:
                 await for_each(output, downloads, fetch, at_once=_AT_ONCE)
+
+
+async def _require_folder(bucket: AsyncS3Bucket, key: str) -> None:
+    async with aclosing(bucket.list(folder_prefix(key))) as items:
+        if key and await anext(items, None) is None:
+            msg = f"bucket {bucket.name} has no folder {key!r}"
+            raise FileNotFoundError(msg)
 
 
 async def _download(service: Service, url: ObjectUrl, path: Path, counted: Tally) -> int | None:
@@ -168,7 +181,7 @@ async def write_all(output: Output, places: Places, *, targets: Sequence[str], w
     # A reader that is slow, or has stopped, must hold neither the event loop nor the end of the process.
     thread = OwnThread("lsst_lfa-stdout")
 
-    async def write(data: bytes) -> None:
+    async def write(data: Buffer) -> None:
         await run_in_thread(_write, data, executor=thread)
 
     async with Service() as service:
@@ -181,13 +194,16 @@ async def write_all(output: Output, places: Places, *, targets: Sequence[str], w
                 async with bucket.stream(url.key) as chunks:
                     async for chunk in chunks:
                         await write(chunk)
-                return
-            with tempfile.TemporaryDirectory(prefix="lsst-lfa-") as folder:
-                path = Path(folder) / "data"
-                await wait_for(lambda: save_url(url, path, None), wait)
-                with path.open("rb") as file:
-                    while chunk := await run_in_thread(file.read, _CHUNK):
-                        await write(chunk)
+            elif isinstance(url, FileUrl):
+                await wait_for(lambda: _copy(url.path, write), wait)
+            else:
+                folder = await in_thread(tempfile.mkdtemp, prefix="lsst-lfa-")
+                try:
+                    path = Path(folder) / "data"
+                    await wait_for(lambda: save_url(url, path, None), wait)
+                    await _copy(path, write)
+                finally:
+                    await finish_in_thread(shutil.rmtree, folder, executor=threads("disk"), limit=_CLEANUP_TIMEOUT)
 
         try:
             await for_each(output, urls, copy)
@@ -195,7 +211,14 @@ async def write_all(output: Output, places: Places, *, targets: Sequence[str], w
             thread.shutdown()
 
 
-def _write(data: bytes) -> None:
+async def _copy(path: Path, write: Callable[[Buffer], Awaitable[None]]) -> None:
+    async with open_source(path) as source:
+        while views := await source.read(_CHUNK):
+            for view in views:
+                await write(view)
+
+
+def _write(data: Buffer) -> None:
     # Not by Python's buffer: a thread that waits in it keeps the interpreter from ending.
     view = memoryview(data)
     while view:

@@ -19,13 +19,13 @@ __all__ = ["cli", "run_group"]
 
 # In the order of the help.
 _MODULES: Final = {
-    "put": "put",
-    "get": "get",
-    "cat": "get",
-    "ls": "ls",
-    "stat": "stat",
-    "rm": "rm",
-    "share": "share",
+    "put": "transfers",
+    "get": "transfers",
+    "cat": "transfers",
+    "ls": "objects",
+    "stat": "objects",
+    "rm": "objects",
+    "share": "objects",
     "header": "header",
     "preview": "preview",
     "check": "check",

@@ -27,8 +27,9 @@ def printable(text: str) -> str:
 def human_size(count: float) -> str:
     """Return a number of bytes as people read it, in powers of 1000: ``1.2 GB``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < _KILO:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.{1 if count < 99.95 else 0}f} {unit}"  # noqa: PLR2004
+        digits = 1 if unit != "B" and count < 99.95 else 0  # noqa: PLR2004 - what would be written as 100.0
+        if round(count, digits) < _KILO:
+            return f"{count:.{digits}f} {unit}"
         count /= _KILO
     return f"{count:.1f} TB"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -54,11 +56,12 @@ class Tally:
     @contextmanager
     def shown(self, what: str) -> Iterator[None]:
         """Show a bar on stderr, if that is a terminal."""
-        console = self._output.console(stderr=True)
-        if self._output.quiet or not console.is_terminal or console.is_dumb_terminal:
+        if self._output.quiet or not sys.stderr.isatty() or os.environ.get("TERM") in {"dumb", "unknown"}:
             yield
             return
         from rich import progress
+
+        console = self._output.console(stderr=True)
 
         columns = (
             progress.TextColumn("{task.description}", markup=False),

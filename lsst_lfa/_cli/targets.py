@@ -71,7 +71,8 @@ class Places:
             key = check_key(text) if text else ""
             return self._located(ObjectUrl(None, self._bucket(text or ""), key))
         # As the URL of an object in it.
-        slash = "" if "/" in text.partition("://")[2].rstrip("/") else "/"
+        scheme, _, rest = text.partition("://")
+        slash = "" if rest.count("/") > (scheme.lower() != "s3") else "/"
         found = self.object(f"{text}{slash}x")
         return replace(found, key=found.key[:-1])
 

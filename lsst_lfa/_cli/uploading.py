@@ -98,9 +98,9 @@ def destination(places: Places, paths: Sequence[str], key: str | None) -> tuple[
 async def upload_all(
     output: Output,
     places: Places,
+    *,
     paths: Sequence[str],
     key: str | None,
-    *,
     as_json: bool,
     if_none_match: bool,
     content_type: str | None,

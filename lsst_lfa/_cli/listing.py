@@ -1,57 +1,39 @@
-"""``ls``: what a bucket has."""
+"""What ``ls`` does."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import click
+from lsst_lfa import Folder
 
-from .command import TARGET_OPTIONS, add_options, command, json_option
+from .output import human_size
+from .targets import Service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from lsst_lfa import AsyncS3Bucket, Folder, ObjectInfo
+    from lsst_lfa import AsyncS3Bucket, ObjectInfo
 
     from .output import Output
+    from .targets import Places
 
-__all__ = ["ls"]
+__all__ = ["list_all"]
 
 
-@command()
-@click.argument("target", required=False)
-@click.option("-l", "--long", is_flag=True, help="Tell sizes and times (UTC) as well.")
-@click.option("-r", "--recursive", is_flag=True, help="List what is in folders, too.")
-@add_options(TARGET_OPTIONS)
-@json_option
-async def ls(
-    output: Output,
-    *,
-    target: str | None,
-    long: bool,
-    recursive: bool,
-    as_json: bool,
-    site: str | None,
-    bucket: str | None,
-    profile: str | None,
+async def list_all(
+    output: Output, places: Places, *, target: str | None, long: bool, recursive: bool, as_json: bool
 ) -> None:
-    """List objects and folders.
-
-    TARGET is the URL of a bucket or of a folder, or the beginning of keys:
-    all that begin with it are listed.
-    """
-    from .targets import Places, Service
-
-    where = Places(site, bucket, profile).prefix(target)
+    """Tell what a bucket has, while it is listed."""
+    where = places.prefix(target)
     found = False
     async with Service() as service:
-        holder = service.bucket(where)
-        async with aclosing(_items(holder, where.key, "" if recursive else "/")) as items:
+        bucket = service.bucket(where)
+        async with aclosing(_items(bucket, where.key, "" if recursive else "/")) as items:
             async for prefix, item in items:
                 found = True
                 if as_json:
-                    output.json(_facts(holder, item))
+                    output.json(_facts(bucket, item))
                 else:
                     name = item.key[prefix.rfind("/") + 1 :]
                     output.name(f"{_columns(item)}  {name}" if long else name)
@@ -67,7 +49,9 @@ async def _items(
     async with aclosing(bucket.list(prefix, delimiter)) as items:
         first = await anext(items, None)
         second = await anext(items, None)
-        alone = first is not None and second is None and prefix and first.key == f"{prefix}{delimiter}"
+        alone = (
+            first is not None and second is None and not prefix.endswith("/") and first.key == f"{prefix}{delimiter}"
+        )
         if not (delimiter and alone):
             for item in (first, second):
                 if item is not None:
@@ -83,15 +67,11 @@ async def _items(
 def _facts(bucket: AsyncS3Bucket, item: ObjectInfo | Folder) -> dict[str, object]:
     """Return what is known of an item, for machines; the key as it is, whatever it holds."""
     known = {name: value for name, value in item._asdict().items() if value is not None}
-    kind = "object" if "size" in known else "folder"
+    kind = "folder" if isinstance(item, Folder) else "object"
     return {"type": kind, "bucket": bucket.name, **known}
 
 
 def _columns(item: ObjectInfo | Folder) -> str:
-    from lsst_lfa import Folder
-
-    from .output import human_size
-
     if isinstance(item, Folder):
         return f"{'folder':>9}  {'':20}"
     return f"{human_size(item.size):>9}  {item.last_modified:%Y-%m-%dT%H:%M:%SZ}"

@@ -1,0 +1,87 @@
+"""``ls``, ``stat``, ``rm`` and ``share``: objects without their data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .command import TARGET_OPTIONS, add_options, command, json_option
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from .output import Output
+
+__all__ = ["ls", "rm", "share", "stat"]
+
+_targets = click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+
+
+@command()
+@click.argument("target", required=False)
+@click.option("-l", "--long", is_flag=True, help="Tell sizes and times (UTC) as well.")
+@click.option("-r", "--recursive", is_flag=True, help="List what is in folders, too.")
+@add_options(TARGET_OPTIONS)
+@json_option
+def ls(
+    output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
+) -> Coroutine[Any, Any, None]:
+    """List objects and folders.
+
+    TARGET is the URL of a bucket or of a folder, or the beginning of keys:
+    all that begin with it are listed.
+    """
+    from .listing import list_all
+    from .targets import Places
+
+    return list_all(output, Places(site, bucket, profile), **options)
+
+
+@command()
+@_targets
+@add_options(TARGET_OPTIONS)
+@json_option
+def stat(
+    output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
+) -> Coroutine[Any, Any, None]:
+    """Tell all that is known of objects, without their data."""
+    from .metadata import stat_all
+    from .targets import Places
+
+    return stat_all(output, Places(site, bucket, profile), **options)
+
+
+@command()
+@_targets
+@click.option("-r", "--recursive", is_flag=True, help="Delete folders, with all that is in them.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only tell what would be deleted.")
+@add_options(TARGET_OPTIONS)
+def rm(
+    output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
+) -> Coroutine[Any, Any, None]:
+    """Delete objects, or folders.
+
+    The keys are written, one on a line. A whole bucket is not a folder.
+    """
+    from .metadata import remove_all
+    from .targets import Places
+
+    return remove_all(output, Places(site, bucket, profile), **options)
+
+
+@command()
+@_targets
+@click.option("--expires", metavar="TIME", default="1h", show_default=True, help="For how long: 15m, 36h; at most 7d.")
+@add_options(TARGET_OPTIONS)
+def share(
+    output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
+) -> Coroutine[Any, Any, None]:
+    """Write URLs with which anybody can fetch objects for a while.
+
+    A URL is as good as a password: give it to nobody else.
+    """
+    from .metadata import share_all
+    from .targets import Places
+
+    return share_all(output, Places(site, bucket, profile), **options)
