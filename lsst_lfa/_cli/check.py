@@ -19,7 +19,7 @@ __all__ = ["check"]
 _STYLES = {"OK": "green", "failed": "bold red", "not tried": "dim"}
 
 
-@command()
+@command(short_help="Check that the service works, and tell how to mend it.")
 @click.argument("target", metavar="[s3://BUCKET]", required=False)
 @click.option("--write", is_flag=True, help="Write a small object too, read it back, and delete it.")
 @add_options(TARGET_OPTIONS)

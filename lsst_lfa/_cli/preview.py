@@ -24,7 +24,7 @@ __all__ = ["preview"]
 _SUFFIXES = re.compile(r"(\.(fits?|fts|fz|gz))+$", re.IGNORECASE)
 
 
-@command()
+@command(short_help="Show a picture of an image, or a plot of a spectrum.")
 @click.argument("target", metavar="TARGET|FILE")
 @click.option("-o", "--output", "path", metavar="PNG", type=click.Path(), help='Write it here; "-": stdout.')
 @click.option("--hdu", metavar="HDU", help="This one: a number, a name, or NAME,VERSION; else the first with an image.")

@@ -1,12 +1,10 @@
-<<<<<<< HEAD
 """The command line in this process, as a shell would run it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsst_lfa import MockS3Server, S3Session
 from lsst_lfa._cli import main
@@ -21,41 +19,18 @@ if TYPE_CHECKING:
 __all__ = ["Ran", "Shell", "in_bucket", "point_at"]
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """What a command did."""
-=======
-"""The command line as tests call it: in this process, or as a program of its own."""
-
-from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-
-from lsst_lfa._cli import main
-
-if TYPE_CHECKING:
-    import pytest
-
-__all__ = ["CommandLine", "Result", "program"]
-
-PROGRAM = [sys.executable, "-m", "lsst_lfa"]
-
-
-class Result(NamedTuple):
-    """What a command gave."""
->>>>>>> 8bdfd15 (Commands load what they need before their loop runs; tests of the transfer commands)
 
     code: int
     out: str
     err: str
 
     @property
-<<<<<<< HEAD
+    def lines(self) -> list[str]:
+        return self.out.splitlines()
+
+    @property
     def json(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out.splitlines()]
 
@@ -89,31 +64,3 @@ def in_bucket(server: MockS3Server, name: str, work: Callable[[AsyncS3Bucket], C
             return await work(session.bucket(name))
 
     return asyncio.run(run())
-=======
-    def lines(self) -> list[str]:
-        return self.out.splitlines()
-
-    @property
-    def json(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.lines]
-
-
-class CommandLine:
-    """Runs commands in this process."""
-
-    def __init__(self, capfd: pytest.CaptureFixture[str]) -> None:
-        self._capfd = capfd
-
-    def __call__(self, *arguments: str | Path) -> Result:
-        self._capfd.readouterr()
-        code = main([str(argument) for argument in arguments])
-        return Result(code, *self._capfd.readouterr())
-
-
-def program(*arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
-    """Begin a command as a program of its own."""
-    root = str(Path(__file__).parents[2])
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    env = os.environ | {"PYTHONPATH": root} | options.pop("env", {})
-    return cast("subprocess.Popen[bytes]", subprocess.Popen([*PROGRAM, *map(str, arguments)], env=env, **options))
->>>>>>> 8bdfd15 (Commands load what they need before their loop runs; tests of the transfer commands)

@@ -10,7 +10,7 @@ from blockbuster import blockbuster_ctx
 
 from lsst_lfa import AsyncS3Bucket, MockS3Server, S3Session, TransferConfig
 from lsst_lfa._transfer.plan import MIN_PART_SIZE
-from tests.unit.command_line import CommandLine
+from tests.unit.command_line import Shell, point_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -76,17 +76,10 @@ def bucket(session: S3Session) -> AsyncS3Bucket:
 
 
 @pytest.fixture
-def credentials(server: MockS3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the mock server in the environment."""
-    monkeypatch.setenv("S3_ENDPOINT_URL", server.endpoint_url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key_id)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_access_key)
-
-
-@pytest.fixture
 def lfa(
-    credentials: None, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> CommandLine:
+    server: MockS3Server, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Shell:
     """Return what runs commands on the mock server, in an empty folder."""
+    point_at(server, monkeypatch)
     monkeypatch.chdir(tmp_path)
-    return CommandLine(capfd)
+    return Shell(capfd)

@@ -13,7 +13,7 @@ from lsst_lfa import S3Session, download_url
 
 if TYPE_CHECKING:
     from lsst_lfa import MockS3Server
-    from tests.unit.command_line import CommandLine
+    from tests.unit.command_line import Shell
 
 KEYS = ("2026/03/01/a.fits", "2026/03/01/b.fits", "2026/03/02/c.fits", "2026.txt", "x//y")
 
@@ -35,7 +35,7 @@ def fill(server: MockS3Server, bucket: str, *keys: str, **options: Any) -> None:
     asyncio.run(upload())
 
 
-def test_a_bucket_s_folders_are_listed_like_folders(lfa: CommandLine, place: str, server: MockS3Server) -> None:
+def test_a_bucket_s_folders_are_listed_like_folders(lfa: Shell, place: str, server: MockS3Server) -> None:
     for target in (place, place[:-1], f"{server.endpoint_url}/listed", f"{server.endpoint_url}/listed/"):
         assert lfa("ls", target) == (0, "2026.txt\n2026/\nx/\n", "")
     assert lfa("ls", "--bucket", "listed", "2026/").lines == ["03/"]
@@ -47,13 +47,13 @@ def test_a_bucket_s_folders_are_listed_like_folders(lfa: CommandLine, place: str
     assert lfa("ls", "-r", place).lines == sorted(KEYS)
 
 
-def test_a_long_listing_has_sizes_and_times(lfa: CommandLine, place: str) -> None:
+def test_a_long_listing_has_sizes_and_times(lfa: Shell, place: str) -> None:
     file, folder, _ = lfa("ls", "-l", place).lines
     assert re.fullmatch(r"      8 B  20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ  2026\.txt", file)
     assert folder == f"   folder  {'':20}  2026/"
 
 
-def test_json_has_all_that_the_listing_tells(lfa: CommandLine, place: str) -> None:
+def test_json_has_all_that_the_listing_tells(lfa: Shell, place: str) -> None:
     file, folder, _ = lfa("ls", "--json", place).json
     assert folder == {"type": "folder", "bucket": "listed", "key": "2026/"}
     assert (file["type"], file["key"], file["size"]) == ("object", "2026.txt", 8)
@@ -61,7 +61,7 @@ def test_json_has_all_that_the_listing_tells(lfa: CommandLine, place: str) -> No
     assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", file["last_modified"])
 
 
-def test_what_is_not_there_is_not_found_but_an_empty_bucket_is_empty(lfa: CommandLine, server: MockS3Server) -> None:
+def test_what_is_not_there_is_not_found_but_an_empty_bucket_is_empty(lfa: Shell, server: MockS3Server) -> None:
     assert lfa("ls", "s3://test") == (0, "", "")
     assert lfa("ls", "s3://test/nothing") == (3, "", "lsst-lfa: bucket test has no key that begins with 'nothing'\n")
     done = lfa("ls", "s3://no-such-bucket")
@@ -70,7 +70,7 @@ def test_what_is_not_there_is_not_found_but_an_empty_bucket_is_empty(lfa: Comman
     assert server.endpoint_url in done.err
 
 
-def test_stat_tells_all_that_head_does(lfa: CommandLine, server: MockS3Server) -> None:
+def test_stat_tells_all_that_head_does(lfa: Shell, server: MockS3Server) -> None:
     fill(server, "test", "k.fits", metadata={"night": "ünï", "esc": "x"})
     done = lfa("stat", "s3://test/k.fits")
     assert (done.code, done.err) == (0, "")
@@ -91,7 +91,7 @@ def test_stat_tells_all_that_head_does(lfa: CommandLine, server: MockS3Server) -
     assert lfa("rm", "s3://test/k.fits").code == 0
 
 
-def test_rm_deletes_what_is_named_and_says_what_is_not_there(lfa: CommandLine, server: MockS3Server) -> None:
+def test_rm_deletes_what_is_named_and_says_what_is_not_there(lfa: Shell, server: MockS3Server) -> None:
     fill(server, "test", "f/a", "f/b", "f2", "g")
     assert lfa("rm", "-n", "s3://test/g").out == "g\n"
     done = lfa("rm", "s3://test/gone", "s3://test/g")
@@ -106,15 +106,13 @@ def test_rm_deletes_what_is_named_and_says_what_is_not_there(lfa: CommandLine, s
 
 
 @pytest.mark.parametrize("target", ["s3://test", "s3://test/", "s3://test//"])
-def test_no_whole_bucket_is_deleted(lfa: CommandLine, target: str) -> None:
+def test_no_whole_bucket_is_deleted(lfa: Shell, target: str) -> None:
     done = lfa("rm", "-r", target)
     assert (done.code, done.out) == (2, "")
     assert "all that bucket test has" in done.err
 
 
-def test_a_shared_url_is_read_by_anybody_for_a_while(
-    lfa: CommandLine, place: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shared_url_is_read_by_anybody_for_a_while(lfa: Shell, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     done = lfa("share", f"{place}2026.txt", "--expires", "15m")
     assert (done.code, done.err) == (0, "")
     assert "X-Amz-Expires=900" in done.out
@@ -126,7 +124,7 @@ def test_a_shared_url_is_read_by_anybody_for_a_while(
     assert asyncio.run(download_url(done.out.strip())).read() == b"2026.txt"
 
 
-def test_names_that_command_terminals_are_escaped_and_exact_in_json(lfa: CommandLine, server: MockS3Server) -> None:
+def test_names_that_command_terminals_are_escaped_and_exact_in_json(lfa: Shell, server: MockS3Server) -> None:
     async def put(key: str) -> None:
         bucket = S3Session.for_mock(server).bucket("odd", create=True)
         async with aclosing(bucket._client), bucket._borrow("test", None) as client:

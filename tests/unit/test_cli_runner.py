@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lsst_lfa import MockS3Server
-    from tests.unit.command_line import CommandLine
+    from tests.unit.command_line import Shell
 
 
 def service_error(kind: type[errors.ServiceError]) -> errors.ServiceError:
@@ -93,7 +93,7 @@ def test_an_interrupt_and_a_closed_pipe_are_told_as_shells_do(capfd: pytest.Capt
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_options_stand_before_the_command_or_after_it(lfa: CommandLine) -> None:
+def test_options_stand_before_the_command_or_after_it(lfa: Shell) -> None:
     for arguments in (("-v", "ls", "s3://test"), ("ls", "s3://test", "-v"), ("-v", "ls", "-v", "s3://test")):
         assert lfa(*arguments).code == 0
     assert lfa("--debug", "stat", "s3://test/gone").err.count("Traceback") >= 1
@@ -101,7 +101,7 @@ def test_options_stand_before_the_command_or_after_it(lfa: CommandLine) -> None:
     assert "Traceback" not in lfa("stat", "s3://test/gone").err
 
 
-def test_help_and_version(lfa: CommandLine) -> None:
+def test_help_and_version(lfa: Shell) -> None:
     shown = lfa("--help").out
     for name in ("put", "get", "cat", "ls", "stat", "rm", "share"):
         assert f"\n  {name} " in shown
@@ -114,7 +114,7 @@ def test_help_and_version(lfa: CommandLine) -> None:
 
 
 def test_no_credentials_no_server_no_permission_each_has_its_code(
-    lfa: CommandLine, server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lfa: Shell, server: MockS3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "a").write_bytes(b"data")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
@@ -129,7 +129,7 @@ def test_no_credentials_no_server_no_permission_each_has_its_code(
     assert server.endpoint_url
 
 
-def test_secrets_in_urls_are_not_shown(lfa: CommandLine, server: MockS3Server) -> None:
+def test_secrets_in_urls_are_not_shown(lfa: Shell, server: MockS3Server) -> None:
     url = server.endpoint_url.replace("://", "://user:hunter2@")
     for arguments in (("stat", f"{url}/test/gone"), ("get", f"{url}/test/gone"), ("ls", f"{url}/test/gone")):
         done = lfa("-vv", *arguments)

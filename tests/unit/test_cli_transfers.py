@@ -15,7 +15,7 @@ from lsst_lfa import S3Session
 
 if TYPE_CHECKING:
     from lsst_lfa import MockS3Server
-    from tests.unit.command_line import CommandLine
+    from tests.unit.command_line import Shell
 
 MiB = 1024 * 1024
 ODD = ("with space.fits", "ünï¢ode.fits", "-leading", "plus+%2F?#.txt", "empty")
@@ -47,7 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_file_keeps_its_name_in_a_folder_and_gets_the_key_it_is_given(
-    lfa: CommandLine, server: MockS3Server, place: str
+    lfa: Shell, server: MockS3Server, place: str
 ) -> None:
     Path("a.fits").write_bytes(b"data")
     url = place.replace("s3:/", server.endpoint_url)
@@ -62,9 +62,7 @@ def test_a_file_keeps_its_name_in_a_folder_and_gets_the_key_it_is_given(
     assert types == ["application/fits", "text/x-mine"]
 
 
-def test_files_and_folders_go_up_together_and_equal_ones_of_a_folder_once(
-    lfa: CommandLine, place: str, folder: Path
-) -> None:
+def test_files_and_folders_go_up_together_and_equal_ones_of_a_folder_once(lfa: Shell, place: str, folder: Path) -> None:
     Path("one").write_bytes(b"1")
     done = lfa("put", "one", "night", f"{place}to/", "--json")
     assert (done.code, done.err) == (0, "")
@@ -82,7 +80,7 @@ def test_files_and_folders_go_up_together_and_equal_ones_of_a_folder_once(
     assert set(lfa("ls", "-r", f"{place}dot/").lines) == set(content(folder)), "the current folder has no name"
 
 
-def test_odd_names_go_up_and_come_back(lfa: CommandLine, place: str, folder: Path) -> None:
+def test_odd_names_go_up_and_come_back(lfa: Shell, place: str, folder: Path) -> None:
     os.chdir(folder)
     assert lfa("put", place, *ODD).code == 2, "the destination stands last"
     assert lfa("put", "--", *ODD, place).code == 0
@@ -96,7 +94,7 @@ def test_odd_names_go_up_and_come_back(lfa: CommandLine, place: str, folder: Pat
     assert content(Path("all")) == content(Path("back"))
 
 
-def test_one_that_fails_does_not_stop_the_others_and_is_told_at_the_end(lfa: CommandLine, place: str) -> None:
+def test_one_that_fails_does_not_stop_the_others_and_is_told_at_the_end(lfa: Shell, place: str) -> None:
     for name in ("a", "b", "new\nline"):
         Path(name).write_bytes(b"data")
     Path(os.fsdecode(b"caf\xe9")).write_bytes(b"data")
@@ -110,7 +108,7 @@ def test_one_that_fails_does_not_stop_the_others_and_is_told_at_the_end(lfa: Com
     assert lfa("put", "gone", "gone too", place).code == 3
 
 
-def test_a_folder_with_links_out_of_it_and_pipes_is_sent_without_them(lfa: CommandLine, place: str) -> None:
+def test_a_folder_with_links_out_of_it_and_pipes_is_sent_without_them(lfa: Shell, place: str) -> None:
     Path("f/sub").mkdir(parents=True)
     Path("f/a").write_bytes(b"data")
     Path("f/in").symlink_to("a")
@@ -124,7 +122,7 @@ def test_a_folder_with_links_out_of_it_and_pipes_is_sent_without_them(lfa: Comma
     assert lfa("put", "f/pipe", place).code == 2, "nobody waits for its writer"
 
 
-def test_nothing_is_replaced_if_that_is_not_wanted(lfa: CommandLine, place: str, folder: Path) -> None:
+def test_nothing_is_replaced_if_that_is_not_wanted(lfa: Shell, place: str, folder: Path) -> None:
     Path("x").write_bytes(b"new")
     assert lfa("put", "night", f"{place}n").code == 0
     done = lfa("put", "--if-none-match", "x", f"{place}n/empty")
@@ -164,7 +162,7 @@ def test_nothing_is_replaced_if_that_is_not_wanted(lfa: CommandLine, place: str,
         ("get", "s3://test/a", "--site", "nowhere"),
     ],
 )
-def test_what_makes_no_sense_is_a_usage_error_and_nothing_is_sent(lfa: CommandLine, arguments: tuple[str, ...]) -> None:
+def test_what_makes_no_sense_is_a_usage_error_and_nothing_is_sent(lfa: Shell, arguments: tuple[str, ...]) -> None:
     Path("d").mkdir()
     for name in ("a", "b", "d/a"):
         Path(name).write_bytes(b"data")
@@ -178,7 +176,7 @@ def test_what_makes_no_sense_is_a_usage_error_and_nothing_is_sent(lfa: CommandLi
 # get
 
 
-def test_what_is_equal_is_skipped_and_what_differs_is_replaced(lfa: CommandLine, place: str) -> None:
+def test_what_is_equal_is_skipped_and_what_differs_is_replaced(lfa: Shell, place: str) -> None:
     data = os.urandom(MiB)
     Path("here").mkdir()
     Path("here/a").write_bytes(data)
@@ -197,7 +195,7 @@ def test_what_is_equal_is_skipped_and_what_differs_is_replaced(lfa: CommandLine,
     assert lfa("get", f"{place}a", "-o", "new/folder/").lines == ["new/folder/a"]
 
 
-def test_a_prefix_comes_with_all_that_is_in_it(lfa: CommandLine, place: str, folder: Path) -> None:
+def test_a_prefix_comes_with_all_that_is_in_it(lfa: Shell, place: str, folder: Path) -> None:
     assert lfa("put", "night", place).code == 0
     Path("x").write_bytes(b"not in it")
     assert lfa("put", "x", f"{place}nights").code == 0
@@ -210,7 +208,7 @@ def test_a_prefix_comes_with_all_that_is_in_it(lfa: CommandLine, place: str, fol
     assert not Path("nothing").exists()
 
 
-def test_a_key_that_is_missing_leaves_nothing_and_the_others_come(lfa: CommandLine, place: str) -> None:
+def test_a_key_that_is_missing_leaves_nothing_and_the_others_come(lfa: Shell, place: str) -> None:
     Path("a").write_bytes(b"data")
     assert lfa("put", "a", place).code == 0
     Path("a").unlink()
@@ -223,7 +221,7 @@ def test_a_key_that_is_missing_leaves_nothing_and_the_others_come(lfa: CommandLi
     assert (done.code, "/proc" in done.err) == (3, True)
 
 
-def test_a_link_that_was_shared_is_downloaded_and_nothing_shows_its_signature(lfa: CommandLine, place: str) -> None:
+def test_a_link_that_was_shared_is_downloaded_and_nothing_shows_its_signature(lfa: Shell, place: str) -> None:
     data = os.urandom(MiB)
     Path("a").write_bytes(data)
     lfa("put", "a", place)
@@ -240,7 +238,7 @@ def test_a_link_that_was_shared_is_downloaded_and_nothing_shows_its_signature(lf
     assert not list(Path("d").iterdir())
 
 
-def test_a_file_s_url_is_copied(lfa: CommandLine, tmp_path: Path) -> None:
+def test_a_file_s_url_is_copied(lfa: Shell, tmp_path: Path) -> None:
     (tmp_path / "a b").write_bytes(b"data" * MiB)
     url = (tmp_path / "a b").as_uri()
     assert lfa("get", url, "-o", "copy/", "--json").json == [{"path": "copy/a b", "size": 4 * MiB, "skipped": False}]
@@ -249,7 +247,7 @@ def test_a_file_s_url_is_copied(lfa: CommandLine, tmp_path: Path) -> None:
     assert lfa("get", f"{url}x").code == 3
 
 
-def test_an_object_that_comes_later_is_waited_for(lfa: CommandLine, server: MockS3Server, place: str) -> None:
+def test_an_object_that_comes_later_is_waited_for(lfa: Shell, server: MockS3Server, place: str) -> None:
     async def upload_later() -> None:
         await asyncio.sleep(0.3)
         async with S3Session.for_mock(server) as session:
@@ -269,7 +267,7 @@ def test_an_object_that_comes_later_is_waited_for(lfa: CommandLine, server: Mock
 # cat
 
 
-def test_cat_writes_what_it_is_given_in_its_order(lfa: CommandLine, place: str, tmp_path: Path) -> None:
+def test_cat_writes_what_it_is_given_in_its_order(lfa: Shell, place: str, tmp_path: Path) -> None:
     for name in ("a", "b"):
         Path(name).write_text(name * MiB)
     lfa("put", "a", "b", place)
