@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from tests.servers import S3Server
@@ -52,6 +54,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "servers(*names): run this test against these servers only")
     config.addinivalue_line("markers", "schemes(*names): run this test over these schemes only, http or https")
+    config.addinivalue_line("markers", "fast_clock: wait for no timer where nothing can happen before it")
     config.stash[_BEGAN] = time.monotonic()
     if config.getoption("loop") == "uvloop":
         import uvloop
@@ -60,6 +63,27 @@ def pytest_configure(config: pytest.Config) -> None:
             # A policy, though deprecated since Python 3.14: it reaches `asyncio.run` too, in all threads.
             warnings.simplefilter("ignore", DeprecationWarning)
             asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    from tests.clock import FastClockLoop
+
+    return {"fast": FastClockLoop} if _has_fast_clock(config, item) else {"chosen": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _jobs_are_counted(request: pytest.FixtureRequest) -> Iterator[None]:
+    from tests.clock import JOBS
+
+    with JOBS.counted() if _has_fast_clock(request.config, request.node) else nullcontext():
+        yield
+
+
+def _has_fast_clock(config: pytest.Config, item: pytest.Item) -> bool:
+    """Tell whether a test's loop has such a clock; uvloop's cannot."""
+    return item.get_closest_marker("fast_clock") is not None and config.getoption("loop") == "asyncio"
 
 
 def pytest_report_header(config: pytest.Config) -> str:

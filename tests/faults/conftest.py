@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,41 +13,19 @@ import trustme
 import uvloop
 
 from lsst_lfa import S3Session
+from tests.clock import FastClockLoop
 
 from . import FaultyS3Server
-from .clock import JOBS, FastClockLoop
 from .harness import BUCKET
 from .plain import DATA, HERE, plain_client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     from lsst_lfa import AsyncS3Bucket, TransferConfig
 
     from . import Fault
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fast_clock: wait for no timer where nothing can happen before it")
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    fast = _has_fast_clock(config, item)
-    return {"fast": FastClockLoop} if fast else {"chosen": asyncio.new_event_loop}
-
-
-@pytest.fixture(autouse=True)
-def _jobs_are_counted(request: pytest.FixtureRequest) -> Iterator[None]:
-    with JOBS.counted() if _has_fast_clock(request.config, request.node) else nullcontext():
-        yield
-
-
-def _has_fast_clock(config: pytest.Config, item: pytest.Item) -> bool:
-    """Tell whether a test's loop has such a clock; uvloop's cannot."""
-    return item.get_closest_marker("fast_clock") is not None and config.getoption("loop") == "asyncio"
 
 
 @pytest_asyncio.fixture
@@ -85,7 +63,8 @@ def tls(request: pytest.FixtureRequest, authority: trustme.CA) -> ssl.SSLContext
 @pytest.fixture(params=[asyncio.SelectorEventLoop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Any], None]]:
     """Run a coroutine in asyncio's own loop, then in uvloop's."""
-    with asyncio.Runner(loop_factory=request.param) as runner:
+    fast = request.param is asyncio.SelectorEventLoop and request.node.get_closest_marker("fast_clock")
+    with asyncio.Runner(loop_factory=FastClockLoop if fast else request.param) as runner:
         yield runner.run
 
 

@@ -23,6 +23,8 @@ from .harness import BUCKET, CONFIG, KEY, MiB, descriptors
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+pytestmark = pytest.mark.fast_clock
+
 SIZE = 6 * MiB  # more than the system takes from a client whose server does not read
 FRAME = b"A" * SIZE
 
@@ -66,8 +68,10 @@ class Owner:
 
 Start = Any
 
-WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=0.2, max_attempts=2)
-PARTS = replace(CONFIG, multipart_threshold=MiB, part_size=2 * MiB, stall_timeout=0.2, max_attempts=2)
+WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=0.2, max_attempts=2, cleanup_timeout=5)
+PARTS = replace(WHOLE, multipart_threshold=MiB, part_size=2 * MiB)
+    CONFIG, multipart_threshold=MiB, part_size=2 * MiB, stall_timeout=0.2, max_attempts=2, cleanup_timeout=5
+)
 
 
 def sockets() -> int:

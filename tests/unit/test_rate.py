@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MiB = 1024 * 1024
 
 
+@pytest.mark.fast_clock
 async def test_bytes_pass_at_the_rate_whoever_asks() -> None:
     limiter = RateLimiter(1e6)
     start = asyncio.get_running_loop().time()
@@ -24,6 +25,7 @@ async def test_bytes_pass_at_the_rate_whoever_asks() -> None:
     assert asyncio.get_running_loop().time() - start == pytest.approx(0.3, abs=0.05)
 
 
+@pytest.mark.fast_clock
 async def test_what_was_not_used_is_not_saved_up() -> None:
     limiter = RateLimiter(1e6)
     await asyncio.sleep(0.2)

@@ -159,13 +159,13 @@ def test_any_source_any_size(server: MockS3Server, kind: str, size: int, step: i
 
 async def test_what_is_in_memory_goes_up_in_fewer_parts(server: MockS3Server, tmp_path: Path) -> None:
     config = TransferConfig(
-        part_size=PART, memory_part_size=8 * PART, multipart_threshold=PART, max_concurrency=1, verify_etag=True
+        part_size=PART, memory_part_size=2 * PART, multipart_threshold=PART, max_concurrency=1, verify_etag=True
     )
-    data = os.urandom(18 * PART)
+    data = os.urandom(5 * PART)
     (tmp_path / "data").write_bytes(data)
     async with S3Session.for_mock(server, config) as session:
         bucket = session.bucket("test")
-        for thing, parts in ((io.BytesIO(data), 3), (data, 3), (tmp_path / "data", 18)):
+        for thing, parts in ((io.BytesIO(data), 3), (data, 3), (tmp_path / "data", 5)):
             await bucket.upload(thing, "k")
             assert (await bucket.head("k")).etag.endswith(f"-{parts}")
             assert (await bucket.download("k")).getvalue() == data
@@ -314,7 +314,7 @@ async def test_a_large_file_goes_up_in_the_memory_of_its_parts(
 ) -> None:
     path = tmp_path / "large"
     with path.open("wb") as file:
-        file.truncate(400 * MiB)
+        file.truncate(200 * MiB)
     code = f"""
 import asyncio, pathlib
 from lsst_lfa import S3Session

@@ -283,7 +283,7 @@ async def test_an_array_is_referred_to_no_more() -> None:
     async with open_source(data) as source:
         await source.read(10_000)
     del source
-    # Else numpy would refuse to resize it. That is not tried: under coverage, which refers to it too, numpy always does.
+    # Else numpy would refuse to resize it; under coverage, which refers to it too, it always does.
     assert sys.getrefcount(data) == before
 
 

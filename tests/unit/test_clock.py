@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from lsst_lfa._transfer.concurrency import OwnThread
-
-from .clock import QUIET, FastClockLoop
+from tests.clock import QUIET, FastClockLoop
 
 pytestmark = pytest.mark.fast_clock
 HOUR = 3600.0
