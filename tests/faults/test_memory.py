@@ -70,8 +70,6 @@ Start = Any
 
 WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=0.2, max_attempts=2, cleanup_timeout=5)
 PARTS = replace(WHOLE, multipart_threshold=MiB, part_size=2 * MiB)
-    CONFIG, multipart_threshold=MiB, part_size=2 * MiB, stall_timeout=0.2, max_attempts=2, cleanup_timeout=5
-)
 
 
 def sockets() -> int:

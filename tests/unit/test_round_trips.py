@@ -218,7 +218,7 @@ async def test_a_source_that_shrinks_or_grows_is_an_error(server: MockS3Server, 
         bucket = session.bucket("test")
         for size in (100, 3 * PART):
             for lie in (-10, 10):
-                with pytest.raises(errors.SourceChangedError, match="promised"):
+                with pytest.raises(errors.SourceChangedError, match="of its size"):
                     await bucket.upload(Liar(DATA[:size], lie), "liar")
         assert not await bucket.exists("liar")
         assert await bucket.abort_stale_uploads(0) == 0
