@@ -19,10 +19,10 @@ MiB = 1024 * 1024
 
 @pytest.mark.fast_clock
 async def test_bytes_pass_at_the_rate_whoever_asks() -> None:
-    limiter = RateLimiter(1e6)
+    limiter = RateLimiter(1e4)
     start = asyncio.get_running_loop().time()
     await asyncio.gather(*(limiter.take(10_000) for _ in range(30)))
-    assert asyncio.get_running_loop().time() - start == pytest.approx(0.3, abs=0.05)
+    assert asyncio.get_running_loop().time() - start == pytest.approx(30, abs=5)
 
 
 @pytest.mark.fast_clock
