@@ -92,7 +92,7 @@ class TransferConfig:
     multipart_threshold: int = 16 * MiB
     memory_part_size: int = 32 * MiB
     copy_threshold: int = 5 * GiB
-    copy_part_size: int = 512 * MiB
+    copy_part_size: int = 128 * MiB
     range_size: int = 64 * MiB
     io_chunksize: int = MiB // 4
     max_concurrency: int = 32

@@ -23,6 +23,8 @@ __all__ = ["copy"]
 
 # A server says nothing while it copies. It takes a second for so many bytes, or it is not worth waiting for.
 _SLOWEST = 16 * MiB
+# Parts at a time, which share what the server's disks can do. (Eleven of 512 MiB each took Ceph more than 42 s.)
+_AT_ONCE = 4
 
 
 async def copy(client: BucketClient, source_bucket: str, source: str, key: str, options: CopyOptions) -> None:
@@ -109,7 +111,7 @@ class _MultipartCopy(MultipartUpload):
 
     async def _copy_parts(self) -> None:
         config = self._client.config
-        slots = asyncio.Semaphore(config.max_concurrency)
+        slots = asyncio.Semaphore(min(config.max_concurrency, _AT_ONCE))
         async with task_group() as group:
             for number, size in enumerate(part_sizes(self._origin.size, config.copy_part_size), 1):
                 stop = min(self._size + size, self._origin.size)
@@ -126,7 +128,7 @@ class _MultipartCopy(MultipartUpload):
             response = await self._client.call(
                 "upload_part_copy",
                 self._key,
-                extra_timeout=(stop - start) / _SLOWEST,
+                extra_timeout=_AT_ONCE * (stop - start) / _SLOWEST,
                 UploadId=self._id,
                 PartNumber=number,
                 CopySourceRange=f"bytes={start}-{stop - 1}",

@@ -106,6 +106,25 @@ async def test_a_cancelled_copy_leaves_nothing(tmp_path: Path, operation: str) -
         assert not harness.server.uploads
 
 
+async def test_few_parts_are_copied_at_a_time(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, copy_threshold=MiB, copy_part_size=MiB // 2, max_concurrency=9)
+    async with open_harness(tmp_path, config=config) as harness:
+        harness.server.script(Fault("UploadPartCopy", Silence(carry_out=True, seconds=0.05)))
+        await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") == LARGE
+        assert harness.server.peak_requests == 4
+
+
+async def test_a_part_that_is_copied_may_take_as_long_as_all_that_share_the_disk(tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG, copy_threshold=MiB, copy_part_size=5 * MiB, stall_timeout=0.2, retry_timeout=0.1
+    )
+    async with open_harness(tmp_path, config=config) as harness:
+        harness.server.script(Fault("UploadPartCopy", Silence(carry_out=True, seconds=0.8), nth=1))
+        await harness.bucket.copy(KEY, "copy")
+        assert stored(harness, "copy") == LARGE
+
+
 # Many deletions
 
 
