@@ -258,23 +258,32 @@ def walk(root: Path) -> Iterator[LocalFile]:
     """Find all files beneath a folder. It blocks: advance it in a thread."""
     folders = [root]
     while folders:
-        with os.scandir(folders.pop()) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                path = Path(entry.path)
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(path)
-                else:
-                    yield look_at(path, path.relative_to(root).as_posix(), root)
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == root:
+                raise
+            yield LocalFile(folder.relative_to(root).as_posix(), folder, 0, error)
+            continue
+        for entry in entries:
+            path = Path(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+            else:
+                yield look_at(path, path.relative_to(root).as_posix(), root)
 
 
 def look_at(path: Path, name: str, root: Path | None = None) -> LocalFile:
     """Find out how large a file is, and whether it can be sent: not if it is beneath ``root`` and a link out of it."""
-    if root is not None and path.is_symlink() and not path.resolve().is_relative_to(root):
-        return LocalFile(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads out of {root}"))
     try:
-        status = path.stat()
+        status = path.stat()  # a link that leads nowhere, or to itself, is an error
+        leads_out = root is not None and path.is_symlink() and not path.resolve(strict=True).is_relative_to(root)
     except OSError as error:
         return LocalFile(name, path, 0, error)
+    if leads_out:
+        return LocalFile(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads out of {root}"))
     if not stat.S_ISREG(status.st_mode):
         return LocalFile(name, path, 0, ValueError(f"{name!r} is neither a regular file nor a folder"))
     return LocalFile(name, path, status.st_size)

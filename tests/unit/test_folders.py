@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -88,17 +89,38 @@ async def test_links_that_lead_out_are_failures(own: AsyncS3Bucket, folder: Path
     (folder / "out").symlink_to(tmp_path / "secret")
     (folder / "folder").symlink_to(tmp_path)
     (folder / "broken").symlink_to(folder / "gone")
+    (folder / "itself").symlink_to("itself")
     (folder / "in").symlink_to(folder / "a.fits")
     os.mkfifo(folder / "pipe")
     summary = await own.upload_folder(folder)
-    assert summary.failed.keys() == {"out", "folder", "broken", "pipe"}
+    assert summary.failed.keys() == {"out", "folder", "broken", "itself", "pipe"}
     assert summary.transferred == 6
     assert await own.read("in") == b"first"
     assert "leads out" in str(summary.failed["out"])
     with pytest.raises(OSError, match="broken") as caught:
         summary.raise_for_failures()
-    assert "one of 4" in caught.value.__notes__[0]
+    assert "one of 5" in caught.value.__notes__[0]
     FolderSummary().raise_for_failures()
+
+
+async def test_a_folder_that_cannot_be_read_does_not_end_the_others(
+    own: AsyncS3Bucket, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if path in refused:
+            raise PermissionError(errno.EACCES, "no", str(path))
+        return scandir(path)
+
+    refused = {folder / "deep"}
+    monkeypatch.setattr(os, "scandir", refuse)
+    summary = await own.upload_folder(folder)
+    assert summary.transferred == 3
+    assert {name: type(error) for name, error in summary.failed.items()} == {"deep": PermissionError}
+    refused.add(folder)
+    with pytest.raises(PermissionError):
+        await own.upload_folder(folder)
 
 
 async def test_no_key_leaves_the_folder(own: AsyncS3Bucket, tmp_path: Path) -> None:
