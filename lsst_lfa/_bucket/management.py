@@ -223,7 +223,7 @@ class Management(BucketBase):
     def list_uploads(
         self, prefix: str = "", *, older_than: float | timedelta = 0.0
     ) -> AsyncGenerator[PendingUpload, None]:
-        """Iterate over unfinished multipart uploads, in the order of their keys.
+        """Iterate over unfinished multipart uploads, in the server's order.
 
         This includes uploads that are in progress; see `abort_stale_uploads`.
 

@@ -150,7 +150,7 @@ async def _check_network(endpoint: Endpoint, bucket: str) -> AsyncGenerator[Find
 
 async def _check_tls(endpoint: Endpoint) -> Finding:
     if not endpoint.tls:
-        return _skipped("TLS", "the service speaks plain http")
+        return _skipped("TLS", "the URL begins with http://")
     if endpoint.proxy:
         return _skipped("TLS", "it goes through a proxy; what follows uses it")
     version, until = await shake_hands(endpoint)
@@ -205,7 +205,7 @@ async def _check_bucket(session: S3Session, url: ObjectUrl, *, up: bool, write: 
         yield _skipped("write", "the credentials are not accepted")
         return
     # Whoever is told that the bucket is missing, or not theirs, is known to the server.
-    known = error is None or isinstance(error, errors.ServiceError)
+    known = error is None or isinstance(error, (errors.BucketNotFoundError, errors.AccessDeniedError))
     yield _ok("credentials", f"found {source}" + (", and accepted" if known else ""))
     yield _ok("bucket", f"{url.bucket} can be listed") if error is None else _failed("bucket", error)
     if not write:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
+import stat
 import zlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -144,8 +144,12 @@ class _FileReader:
 
     def __init__(self, path: Path) -> None:
         self.key = str(path)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+            msg = f"{path} is not a regular file"
+            raise OSError(msg)
         self._file = path.open("rb")
-        self.size = os.fstat(self._file.fileno()).st_size
+        self.size = status.st_size
 
     async def read_range(self, start: int, stop: int) -> bytes:
         return await in_thread(self._read, start, max(stop - start, 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
@@ -85,9 +84,10 @@ async def _write(picture: Picture, path: str | None, file: FitsFile, row: HduRow
         stem = _SUFFIXES.sub("", file.reader.key.rpartition("/")[2]) or "preview"
         stem += f"-hdu{row.number}" if named else ""
         place = Path(path) if path is not None else _free(stem)
-        if not place.parent.is_dir():  # else the message would name a temporary file
-            raise FileNotFoundError(errno.ENOENT, "there is no such folder to write the picture to", str(place.parent))
-        AtomicFile(place.absolute()).write_all(memoryview(picture.png))
+        try:
+            AtomicFile(place.absolute()).write_all(memoryview(picture.png))
+        except OSError as error:  # it names a temporary file
+            raise OSError(error.errno, error.strerror, str(place)) from error
         return place
 
     return await in_thread(write)

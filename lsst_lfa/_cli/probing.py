@@ -23,6 +23,7 @@ __all__ = ["Endpoint", "Responses", "ask", "connect", "shake_hands"]
 
 _TIMEOUT: Final = 5.0
 _REQUESTS: Final = 5
+_BAD_REQUEST: Final = 400
 _NOBODYS: Final = "lsst-lfa-check"
 """A bucket to ask for where none is named: AWS redirects whoever asks for the service itself."""
 _PORTS: Final = {"http": 80, "https": 443}
@@ -160,11 +161,38 @@ async def ask(endpoint: Endpoint, bucket: str) -> Responses:
                     response = await http.get(f"{endpoint.url}/{quote(bucket or _NOBODYS)}", {})
                     with closing(response):
                         await read_body(response)
+                if response.status == _BAD_REQUEST:
+                    await _require_plain(endpoint)
                 seconds = time.monotonic() - begun
                 latencies.append(seconds)
                 told = parse_time(response.headers.get("Date", ""))
                 if told is not None:  # it tells whole seconds
                     skews.append(now + seconds / 2 - told.timestamp() - 0.5)
     except Exception as error:
+        await _require_plain(endpoint)
         raise endpoint.translate(error) from error
     return Responses(min(skews, key=abs, default=None), latencies[1:])
+
+
+async def _require_plain(endpoint: Endpoint) -> None:
+    """Make sure that it is not TLS that the server expects, which it need not say in words.
+
+    Raises
+    ------
+    ConfigurationError
+        If it is.
+    """
+    if endpoint.tls or endpoint.proxy:
+        return
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    except OSError:
+        return
+    writer.close()
+    request = RequestInfo("check", "", None, endpoint.url)
+    raise request.failed(
+        errors.ConfigurationError, "the server expects TLS", "Its URL begins with https://.", transient=False
+    )

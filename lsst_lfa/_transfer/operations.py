@@ -195,7 +195,8 @@ async def list_uploads(client: BucketClient, prefix: str, age: timedelta, pages:
         marker = page.get("NextUploadIdMarker")
         following = require_field(request, page, "NextKeyMarker", str), marker if isinstance(marker, str) else ""
     pages.turn(request, following)
-    return [upload for upload in uploads if now - upload.initiated >= age]
+    # A server tells its time in whole seconds: by that, one may be begun in the future.
+    return [upload for upload in uploads if now - upload.initiated >= age or not age]
 
 
 async def abort_uploads(client: BucketClient, prefix: str, age: timedelta) -> int:

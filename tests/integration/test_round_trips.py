@@ -200,7 +200,7 @@ async def test_stale_uploads(service: Service, name: str, bucket: AsyncS3Bucket)
     keys = ["stale/1", "stale/2 +ü"]
     for key in keys:
         service.client.create_multipart_upload(Bucket=name, Key=key)
-    assert [upload.key async for upload in bucket.list_uploads()] == keys
+    assert {upload.key async for upload in bucket.list_uploads()} == set(keys)
     assert [upload.key async for upload in bucket.list_uploads("stale/2")] == keys[1:]
     assert [upload async for upload in bucket.list_uploads(older_than=timedelta(hours=1))] == []
     assert await bucket.abort_stale_uploads(timedelta(hours=1)) == 0

@@ -188,7 +188,8 @@ def test_a_file_that_is_there_is_not_replaced_unless_that_is_told(shell: Shell, 
     assert (tmp_path / "image.png").read_bytes() == b"mine"
     assert shell("preview", "image.fits", "-o", "image.png").out == "image.png\n"
     assert picture(tmp_path / "image.png").size == (400, 300)
-    assert shell("preview", "image.fits", "-o", "none/image.png").code == 3
+    ran = shell("preview", "image.fits", "-o", "none/image.png")
+    assert (ran.code, "'none/image.png'" in ran.err) == (3, True)
 
 
 def test_machines_are_told_what_was_drawn(shell: Shell, tmp_path: Path) -> None:
@@ -308,7 +309,8 @@ def test_what_is_not_a_whole_fits_file_is_told(  # noqa: PLR0917
         (["s3://test/none.fits"], 3, "NoSuchKey"),
         (["s3://nowhere/none.fits"], 3, "NoSuchBucket"),
         (["none.fits"], 3, "none.fits"),
-        (["."], 1, "directory"),
+        (["."], 1, "not a regular file"),
+        (["/dev/zero"], 1, "not a regular file"),
         (["http://127.0.0.1:1/test/a.fits"], 5, "127.0.0.1:1"),
         (["image.fits", "--hdu", "9"], 3, "no HDU 9; it has 0 PRIMARY, 1 R22_S11, 2 CUBE, 3 TABLE"),
         (["image.fits", "--hdu", "CUBE,7"], 3, "no HDU CUBE,7"),

@@ -142,6 +142,15 @@ async def test_the_age_of_a_stale_upload_is_by_the_servers_clock_and_on_every_pa
         assert len(server.calls("ListMultipartUploads")) == 2 + 2
 
 
+async def test_uploads_that_seem_to_begin_in_the_future_are_among_all_of_them() -> None:
+    async with served() as (server, bucket):
+        upload = server.store.create_upload("test", "k")
+        server.uploads[upload.upload_id] = replace(upload, initiated=time.time() + 30)
+        assert [upload.key async for upload in bucket.list_uploads()] == ["k"]
+        assert [upload async for upload in bucket.list_uploads(older_than=0.001)] == []
+        assert await bucket.abort_stale_uploads(0) == 1
+
+
 async def test_creating_a_bucket_that_is_there_asks_whose_it_is() -> None:
     taken = Fault("CreateBucket", Status(409, "BucketAlreadyExists"))
     async with served() as (server, bucket):
