@@ -1,4 +1,4 @@
-"""The matrix as the guide shows it; ``python -m tests.faults.guide`` writes it there anew."""
+"""The matrix as the guide shows it; ``python -m tests.faults.guide`` regenerates it there."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _NAMES = {
 
 
 class Elsewhere(NamedTuple):
-    """A fault whose test is not a row of the matrix: in words, and the names of the tests."""
+    """A fault whose test is not a row of the matrix: its description, and the names of its tests."""
 
     fault: str
     where: str
@@ -66,48 +66,48 @@ class Elsewhere(NamedTuple):
 _CANCELLED = "`2 * cleanup_timeout`"
 
 ELSEWHERE = (
-    Elsewhere("garbage: any status, header, length, time, XML or listing", "every verb",
+    Elsewhere("garbage: any status, header, length, time, XML or listing", "every operation",
               "an `LfaError` of one short line, or the right data", "retries",
               ("test_any_response.test_each_response_to_each_verb",)),
     Elsewhere("a body without a length", "`download`, `download_file`, `stream`", "succeeds", "-",
               ("test_any_response.test_a_chunked_download_is_all_of_it",)),
-    Elsewhere("a listing that runs in a circle", "`list`", "`ProtocolError`", "at once",
+    Elsewhere("a listing that repeats itself", "`list`", "`ProtocolError`", "at once",
               ("test_any_response.test_a_listing_that_runs_in_a_circle_ends",)),
     Elsewhere("an error with an endless body", "every request", "its error; 64 KiB are read", "retries",
               ("test_any_response.test_of_an_error_only_the_beginning_is_read",)),
     Elsewhere("a limit of `asyncio` or `anyio` is reached", "every request",
-              "the limit's own error or scope, as if the work were its own", _CANCELLED,
+              "the limit's own error", _CANCELLED,
               ("test_cancellation.test_whoever_set_a_limit_recognises_it",)),
     Elsewhere("cancelled in the source, a thread, the disk's flush, or at any random moment", "every transfer",
               "`CancelledError`; nothing is left", _CANCELLED,
               ("test_cancellation.test_while_the_source_is_silent", "test_cancellation.test_at_random_moments",
                "test_cancellation.test_while_a_thread_works_on_a_file")),
-    Elsewhere("cancelled again and again, also while it cleans up", "`upload` in parts",
-              "`CancelledError`; what could not be aborted is in the log", _CANCELLED,
+    Elsewhere("cancelled repeatedly, also during clean-up", "`upload` in parts",
+              "`CancelledError`; an upload that could not be aborted is logged", _CANCELLED,
               ("test_cancellation.test_again_in_the_abort",)),
-    Elsewhere("the abort fails, always", "`upload` in parts", "the first error; the upload's id is in the log",
+    Elsewhere("the abort fails, always", "`upload` in parts", "the original error; the upload's ID is logged",
               "`cleanup_timeout`", ("test_cancellation.test_an_abort_that_fails_is_logged",)),
     Elsewhere("a part arrives after the abort", "`upload` in parts", "aborted again, until it is gone",
               "`cleanup_timeout`", ("test_cancellation.test_an_abort_is_repeated_until_the_upload_is_gone",)),
     Elsewhere("anything that takes longer than `total_timeout`", "every transfer", "`TransferTimeoutError`",
               "`total_timeout + 2 * cleanup_timeout`",
               ("test_cancellation.test_a_deadline_bounds_the_whole_transfer",)),
-    Elsewhere("closed in mid-transfer", "every transfer", "`ClosedError`", "`2 * cleanup_timeout`",
+    Elsewhere("closed during a transfer", "every transfer", "`ClosedError`", "`2 * cleanup_timeout`",
               ("test_crowds.test_closed_in_mid_transfer", "test_crowds.test_closed_in_mid_stream")),
     Elsewhere("the disk fails as a network does (`ETIMEDOUT`, `ECONNRESET`, `EPIPE`)", "`download_file`",
               "the disk's own error; no retry", "at once", ("test_disk.test_the_disks_errors_are_the_disks",)),
-    Elsewhere("the source grows, shrinks, ends early or gives too much", "`upload`", "`SourceChangedError`", "at once",
+    Elsewhere("the source grows, shrinks, ends early or yields too much", "`upload`", "`SourceChangedError`", "at once",
               ("test_sources.test_a_file_changes", "test_sources.test_a_file_object_fails")),
     Elsewhere("the source is replaced by another file", "`upload` of a path", "succeeds, with the file that was opened",
               "-", ("test_sources.test_a_file_is_replaced",)),
-    Elsewhere("the source raises, or gives something other than bytes", "`upload`", "its own error, or `TypeError`",
+    Elsewhere("the source raises, or yields something other than bytes", "`upload`", "its own error, or `TypeError`",
               "at once", ("test_sources.test_a_file_object_fails", "test_sources.test_an_iterator_raises")),
     Elsewhere("the disk is full or read-only, the folder is missing, the destination is a directory or a FIFO",
-              "`download_file`", "`OSError`; the destination is as it was", "at once",
+              "`download_file`", "`OSError`; the destination is unchanged", "at once",
               ("test_disk.test_a_full_disk", "test_disk.test_a_limit", "test_disk.test_a_read_only_disk",
                "test_disk.test_no_such_folder", "test_disk.test_the_destination_is_a_directory",
                "test_disk.test_the_destination_is_a_fifo")),
-    Elsewhere("a key or a symbolic link leads out of the folder", "`download_file(directory=...)`", "`ValueError`",
+    Elsewhere("a key or a symbolic link leads outside the folder", "`download_file(directory=...)`", "`ValueError`",
               "at once", ("test_disk.test_a_key_is_led_out_of_the_folder", "test_disk.test_a_key_that_climbs")),
     Elsewhere("the callback raises", "every transfer", "its own error; nothing is left", "at once",
               ("test_callbacks.test_it_raises",)),
@@ -133,7 +133,7 @@ _TIMES = ("once", "twice", "three times", "always")
 
 
 def _subject(row: Row) -> tuple[str, str]:
-    """Return what a row is about, and how often it happens if that makes a difference."""
+    """Return a row's fault, and how often it happens if that makes a difference."""
     fault, comma, times = row.fault.rpartition(", ")
     return (fault, times) if comma and times in _TIMES else (row.fault, "")
 
@@ -144,7 +144,7 @@ def _outcome(row: Row) -> str:
 
 
 def _lines() -> Iterator[tuple[str, str, str, str]]:
-    """Iterate over the table's lines: what happens now and then, and what happens always, share one."""
+    """Iterate over the table's lines; a fault that happens sometimes, and one that happens always, share a line."""
     for (fault, where), found in groupby(ROWS, lambda row: (_subject(row)[0], row.where)):
         rows = list(found)
         outcomes = [f"{_subject(row)[1]}: {_outcome(row)}".removeprefix(": ") for row in rows]
@@ -162,7 +162,7 @@ def markdown() -> str:
 
 
 def with_table(text: str) -> str:
-    """Return a page with the table between its marks, in place of what is there."""
+    """Return a page with the table between its marks, replacing the old one."""
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not (begin and end):

@@ -101,31 +101,31 @@ class Row:
     Attributes
     ----------
     fault : str
-        In words.
+        A description.
     where : tuple of Step
-        The requests that it happens to, each in a test of its own.
+        The requests in which it happens, each in a test of its own.
     action : Action or callable
         What the server does; or a function that makes it, of a URL that no request may reach.
     within : Within
-        How long it takes at most.
+        The maximum time that it takes.
     times, nth : float, int
         How often it happens, from which request on; by default always.
     raises : type, optional
-        What it ends in; by default it succeeds.
+        The error that is raised; by default the request succeeds.
     says : str
-        Part of the error's message, besides bucket and key: the cause.
+        The part of the error's message that gives the cause.
     remark : str
-        What else the guide says.
+        A remark for the guide.
     interrupted : {"cancel", "timeout"}, optional
-        How the user ends it, when the request has arrived.
+        How the user ends it, once the request has arrived.
     left : {"nothing", "stale", "logged"}
         What is left on the server: a multipart upload that `abort_stale_uploads` finds, or whose id is in the log.
     host : callable, optional
         In place of the server: a context with an ``endpoint_url``.
     tampers : tuple of Tamper
-        What happens on the way.
+        What happens in transit.
     config : dict
-        What is different in the configuration.
+        Differences in the configuration.
     """
 
     fault: str
@@ -238,7 +238,7 @@ def _silent(name: str, where: tuple[Step, ...], action: Action) -> tuple[Row, Ro
 SILENCES = (
     Row("no `100 Continue`", BODIES_UP, WithholdContinue(), remark="`Expect` is not sent"),
     *_silent("stops reading a body at its first byte", BODIES_UP, Silence(request_byte=0)),
-    *_silent("stops reading a body half way", BODIES_UP, Silence(request_byte=300_000)),
+    *_silent("stops reading a body halfway", BODIES_UP, Silence(request_byte=300_000)),
     *_silent("silent after the request", ALL, Silence()),
     *_silent("silent after the response's headers", (*DOWN, LIST), Silence(response_byte=0)),
     *_silent("silent in mid-body", DOWN, Silence(response_byte=1000)),
@@ -249,8 +249,7 @@ SILENCES = (
     Row("accepts connections, then stays silent", (PUT, GET, HEAD), host=Trap, within=GIVEN_UP, config=_AT_MOST_TWICE,
         raises=errors.TransferTimeoutError, says="too long"),
     Row("drops connection attempts (a firewall)", (PUT, GET, HEAD), host=UnresponsiveHost, within=GIVEN_UP,
-        config=_AT_MOST_TWICE,
-        raises=errors.TransferTimeoutError, says="too long"),
+        config={"max_attempts": 2, "stall_timeout": 5}, raises=errors.UnreachableError, says="connect_timeout"),
     Row("refuses connections", (PUT, GET, HEAD), host=RefusingHost, within=GIVEN_UP,
         raises=errors.UnreachableError, says="Connect"),
     Row("has a name that does not resolve", (PUT, GET, HEAD), host=_Unresolvable, within=GIVEN_UP,
@@ -276,23 +275,24 @@ _BEYOND = Status(416, "InvalidRange", headers={"Content-Range": f"bytes */{len(u
 BREAKS = (
     *_broken("reset before the response", ALL, Reset),
     *_broken("closed before the response", (*UP, *DOWN), Close),
-    *_broken("reset at the first byte of a body going up", BODIES_UP, lambda: Reset(request_byte=0)),
-    *_broken("reset half way up", BODIES_UP, lambda: Reset(request_byte=300_000)),
-    *_broken("reset one byte before the end, going up", BODIES_UP, lambda: Reset(request_byte=-1)),
-    Row("reset at the first byte of a body coming down, three times", DOWN, Reset(response_byte=0), times=3),
-    Row("reset half way down, always", DOWN, Reset(response_byte=1_000_000), remark="resumed, never started over"),
+    *_broken("reset at the first byte of a request body", BODIES_UP, lambda: Reset(request_byte=0)),
+    *_broken("reset halfway through a request body", BODIES_UP, lambda: Reset(request_byte=300_000)),
+    *_broken("reset one byte before the end of a request body", BODIES_UP, lambda: Reset(request_byte=-1)),
+    Row("reset at the first byte of a response body, three times", DOWN, Reset(response_byte=0), times=3),
+    Row("reset halfway through a response body, always", DOWN, Reset(response_byte=1_000_000),
+        remark="resumed, not restarted"),
     Row("cut short at the first byte, three times", DOWN, Close(response_byte=0), times=3),
     Row("cut short at the first byte, always", DOWN, Close(response_byte=0), GIVEN_UP,
         raises=errors.UnreachableError, says="connection was lost"),
-    Row("cut short half way down, always", DOWN, Close(response_byte=1_000_000), remark="resumed, never started over"),
+    Row("cut short halfway, always", DOWN, Close(response_byte=1_000_000), remark="resumed, not restarted"),
     Row("cut short one byte before the end, always", DOWN, Close(response_byte=-1),
         within=GIVEN_UP, raises=errors.UnreachableError, says="connection was lost"),
-    Row("a bit flips on its way up", BODIES_UP, tampers=(Flip("PUT /", 100_000, "request"),),
+    Row("a bit of an upload flips in transit", BODIES_UP, tampers=(Flip("PUT /", 100_000, "request"),),
         remark="the server refuses it; it is sent again"),
-    Row("bits flip on their way up, always", BODIES_UP, within=GIVEN_UP,
+    Row("bits of an upload flip in transit, always", BODIES_UP, within=GIVEN_UP,
         tampers=(Flip("PUT /", 100_000, "request", times=99),),
         raises=errors.DigestRefusedError, says="XAmzContentSHA256Mismatch"),
-    Row("a bit flips on its way down, with `verify_etag=True`", (GET, GET_FILE), Corrupt(100_000), AT_ONCE,
+    Row("a bit of a download flips in transit, with `verify_etag=True`", (GET, GET_FILE), Corrupt(100_000), AT_ONCE,
         nth=2, times=1, raises=errors.IntegrityError, says="not those", config={"verify_etag": True}),
     Row("Range is ignored, once", DOWN, IgnoreRange(), nth=1),
     Row("Range is ignored, always", DOWN, IgnoreRange(), GIVEN_UP, raises=errors.ProtocolError, says="not match"),
