@@ -1,4 +1,4 @@
-"""One S3 request at a time: its slot, its time limit, its attempts, its error."""
+"""Carries out single S3 requests: slots, time limits, attempts, errors."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ log = logging.getLogger(__name__)
 
 
 class Slots(NamedTuple):
-    """How many requests may be under way on a client at a time.
+    """How many requests a client may send in parallel.
 
-    Requests are signed before they queue for a connection, where signatures
-    grow stale and no time limit holds: take a slot first, then make the
-    request. Cleaning up never queues behind transfers. A request that carries
-    much data takes a lane besides, before its data are read.
+    aiobotocore signs a request before it waits for a connection, where the
+    signature may expire and no time limit applies: so take a slot first, then
+    make the request. Clean-up never waits for transfers. A request that
+    carries much data also takes a lane, before its data are read.
     """
 
     transfers: asyncio.Semaphore
@@ -47,7 +47,7 @@ class Slots(NamedTuple):
 
     @classmethod
     def make(cls, connections: int, max_rate: float | None = None) -> Self:
-        """Make the slots of a client with so many connections, and as many to clean up by."""
+        """Make the slots of a client with this many connections, and as many for clean-up."""
         each = asyncio.Semaphore(connections), asyncio.Semaphore(connections)
         return cls(*each, Lanes(connections), Lanes(connections), RateLimiter(max_rate), Turnstile())
 
@@ -64,7 +64,7 @@ class Slots(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Requester:
-    """What every request to one bucket has in common.
+    """What all requests to one bucket have in common.
 
     Attributes
     ----------
@@ -75,7 +75,8 @@ class Requester:
     slots : `Slots`
         Of the client.
     unsigned : `str`
-        Why its requests have no signature, and what helps; empty if they have one.
+        Why the requests are unsigned, and the remedy; empty if they are
+        signed.
     """
 
     bucket: str
@@ -130,7 +131,7 @@ class BucketClient(Requester):
 
     @asynccontextmanager
     async def for_cleanup(self) -> AsyncIterator[BucketClient]:
-        """Take a slot of those that are kept for cleaning up, for as long as the block takes."""
+        """Take one of the slots that are reserved for clean-up, for the duration of the block."""
         async with self.slots.cleanup:
             yield replace(self, slots=self.slots._replace(transfers=asyncio.Semaphore()))
 
@@ -161,9 +162,9 @@ class Attempts:
                 response = await client.client.head_object(Bucket=..., Key=key)
 
     A block that ends normally ends the iteration. One that fails is repeated
-    after a pause, as long as that may help; then its error is raised, as an
-    `LfaError`. What is neither the network's nor the server's making comes
-    through at once and as it is.
+    after a pause, as long as a retry may help; then its error is raised, as an
+    `LfaError`. Anything that neither the network nor the server caused
+    propagates at once and unchanged.
     """
 
     def __init__(self, request: RequestInfo, config: TransferConfig, slots: Slots, extra_timeout: float) -> None:

@@ -41,15 +41,15 @@ def _threads(purpose: str, pid: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a 
 
 
 def threads(purpose: str) -> ThreadPoolExecutor:
-    """Return the threads for one purpose: a disk that hangs must not keep others from being hashed."""
+    """Return the threads for one purpose, because a disk that hangs must not hold up hashing."""
     return _threads(purpose, os.getpid())
 
 
 class OwnThread(Executor):
-    """One thread, which is begun with its first job.
+    """One thread, which starts with its first job.
 
-    The interpreter does not wait for it when it exits, as it does for the
-    threads of a `ThreadPoolExecutor`: who reads a silent pipe never ends.
+    The interpreter does not wait for it at exit, as it does for the threads of
+    a `ThreadPoolExecutor`: a thread that reads from a silent pipe never ends.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,7 +64,7 @@ class OwnThread(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(function(*args, **kwargs))
-                except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+                except BaseException as error:  # noqa: BLE001 - it is passed to whoever waits
                     future.set_exception(error)
 
         self._jobs.put(job)
@@ -74,13 +74,13 @@ class OwnThread(Executor):
         return future
 
     def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:  # noqa: ARG002, FBT001, FBT002
-        """Let the thread end after the jobs that it has; nobody waits for that."""
+        """Let the thread end after its pending jobs, without waiting for it."""
         self._jobs.put(None)
 
 
 def _work(
     jobs: queue.SimpleQueue[Callable[[], None] | None],
-    _stdin: object,  # kept: the interpreter ends by closing it, and aborts while a thread is reading it
+    _stdin: object,  # kept: the interpreter closes it at exit, and aborts if a thread is still reading it
 ) -> None:
     while (job := jobs.get()) is not None:
         job()
@@ -92,7 +92,7 @@ def _submit(executor: Executor | None, function: Callable[..., T], args: Any, kw
         try:
             return function(*args, **kwargs)
         except StopIteration as error:
-            # A future cannot hold one: whoever awaits it would wait for ever.
+            # A future cannot hold a StopIteration: awaiting it would never end.
             raise RuntimeError("StopIteration was raised in a thread") from error
 
     return (executor or threads("work")).submit(call)
@@ -101,15 +101,15 @@ def _submit(executor: Executor | None, function: Callable[..., T], args: Any, kw
 async def run_in_thread(
     function: Callable[..., T], /, *args: Any, executor: Executor | None = None, **kwargs: Any
 ) -> T:
-    """Call ``function`` in a thread of this package's own; a cancellation does not wait for its end.
+    """Call ``function`` in one of this package's own threads; a cancellation does not wait for it to end.
 
-    The event loop's default executor belongs to the user: filled with jobs
-    that wait for us, it would never get to ours. What is called must end by
-    itself; what may wait for long (a pipe) gets an ``executor`` of its own.
+    The event loop's default executor belongs to the user: if it is full of
+    jobs that wait for us, ours would never run. The function must end by
+    itself; one that may block for long (on a pipe) gets its own ``executor``.
     """
     job = _submit(executor, function, args, kwargs)
     await _ended(job, None)
-    # Not by a future of the loop's: that would make another TimeoutError of one, which does not name the file.
+    # Not with a future of the loop: that would replace a TimeoutError by another one, which does not name the file.
     return job.result()
 
 
@@ -122,13 +122,14 @@ async def in_thread(
     grace: float | None = _THREAD_GRACE,
     **kwargs: Any,
 ) -> T:
-    """Call ``function`` in a thread, and wait for its end even if cancelled.
+    """Call ``function`` in a thread, and wait for it to end even if cancelled.
 
     A thread cannot be stopped. After a cancellation ``stop`` is called, which
-    may ask it to end early, and it is given ``grace`` seconds; then it is left
-    behind, and what it works on must stay valid until it ends. With `None` it
-    is never left behind: it works on what is not ours, and ends soon. What no
-    thread has begun when the cancellation comes never begins.
+    may ask it to end early, and it has ``grace`` seconds left. Then it is left
+    behind, and the data that it works on must stay valid until it ends. With
+    `None` it is never left behind, because it works on data that are not ours,
+    and ends soon. A job that no thread has started before the cancellation
+    never starts.
     """
     job = _submit(executor, function, args, kwargs)
     try:
@@ -144,10 +145,10 @@ async def in_thread(
 
 
 async def finish_in_thread(function: Callable[..., T], /, *args: Any, executor: Executor, limit: float) -> T | None:
-    """Call ``function`` in a thread, whatever happens; after so many seconds it is left to the thread.
+    """Call ``function`` in a thread, whatever happens; after so many seconds, stop waiting for it.
 
-    For the end of what holds something open: neither a cancellation nor busy
-    threads keep it from being called.
+    For closing things: neither a cancellation nor busy threads prevent the
+    call.
     """
     job = _submit(executor, function, args, {})
     await uninterrupted(_ended(job, limit), grace=None)
@@ -160,7 +161,7 @@ async def _ended(job: Future[Any], limit: float | None) -> None:
     ended = asyncio.Event()
 
     def tell(_: Future[Any]) -> None:
-        with suppress(RuntimeError):  # the loop was closed meanwhile
+        with suppress(RuntimeError):  # the loop has been closed
             loop.call_soon_threadsafe(ended.set)
 
     job.add_done_callback(tell)
@@ -175,10 +176,11 @@ def _log_late(future: asyncio.Future[Any] | Future[Any]) -> None:
 
 
 class Turnstile:
-    """Lets one task pass in each turn of the event loop.
+    """Lets one task pass per turn of the event loop.
 
-    To make a request, or to parse a response, takes a millisecond. A hundred
-    tasks that are ready at the same time would hold the loop for all of theirs.
+    Making a request, or parsing a response, takes a millisecond. A hundred
+    tasks that are ready at the same time would otherwise block the loop for a
+    hundred of them.
     """
 
     def __init__(self) -> None:
@@ -191,10 +193,10 @@ class Turnstile:
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """`asyncio.TaskGroup`, but it raises its first error itself, not a group of them.
+    """Open an `asyncio.TaskGroup` that raises its first error itself, not a group of errors.
 
-    A cancellation from outside is re-raised as the object that came, by which
-    cancel scopes (anyio's) recognise their own.
+    A cancellation from outside is re-raised as the same object, because cancel
+    scopes (of anyio) recognise theirs by identity.
     """
     task = asyncio.current_task()
     before = task.cancelling() if task is not None else 0
@@ -203,8 +205,8 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         async with _Group() as group:
             try:
                 yield group
-                # Not left to the group's end: a task that fails there leaves a
-                # cancellation of ours uncounted for, before Python 3.13.
+                # Not left to the group's end: before Python 3.13, a task that fails there leaves our cancellation
+                # uncounted.
                 while group.running:
                     await asyncio.wait(group.running)
             except asyncio.CancelledError as error:
@@ -221,7 +223,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
 
 
 class _Group(asyncio.TaskGroup):
-    """A group that knows which of its tasks still run."""
+    """A group that knows which of its tasks are still running."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,11 +243,11 @@ def _first(error: BaseException) -> BaseException:
 
 
 async def uninterrupted(work: Coroutine[Any, Any, T], *, grace: float | None) -> T:
-    """Run ``work`` to its end, also when the caller is cancelled meanwhile.
+    """Run ``work`` to its end, even if the caller is cancelled.
 
-    After a cancellation it has ``grace`` seconds left, then it is cancelled
-    too; with `None` it is work that bounds itself. The CancelledError that
-    came is raised when ``work`` has ended.
+    After a cancellation it has ``grace`` seconds left, then it is cancelled as
+    well; `None` is for work that limits its own time. The CancelledError is
+    raised again when ``work`` has ended.
     """
     task = asyncio.ensure_future(work)
     cancellation: asyncio.CancelledError | None = None

@@ -1,4 +1,4 @@
-"""The copy engine: the server copies, in one request or in parts; no bytes come here."""
+"""The copy engine: the server copies, in one request or in parts, and no data are downloaded."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _AT_ONCE = 4
 
 
 async def copy(client: BucketClient, source_bucket: str, source: str, key: str, options: CopyOptions) -> None:
-    """Copy an object within a service, the version that is there now.
+    """Copy the current version of an object within a service.
 
     Raises
     ------
     ObjectChangedError
-        If the source was replaced meanwhile.
+        If the source was replaced during the copy.
     """
     origin = await _Source.find(replace(client, bucket=source_bucket), source)
     if origin.size > client.config.copy_threshold:
@@ -72,22 +72,22 @@ class _Source:
 
     @property
     def params(self) -> dict[str, Any]:
-        """What names it, for the request that copies it."""
+        """The parameters that name it, for the request that copies it."""
         place = {"Bucket": self.client.bucket, "Key": self.key}
         if self.head.get("VersionId", "null") != "null":
             place["VersionId"] = self.head["VersionId"]
         return {"CopySource": place, "CopySourceIfMatch": strong_etag(self.head["ETag"])}
 
     def require_safe_name(self) -> None:
-        """Refuse what Ceph RGW would take for another object: it decodes the source of a part twice (seen in 16.2)."""
+        """Refuse a key that Ceph RGW would misread: it decodes the source of a part twice (observed in 16.2)."""
         headers = self.head["ResponseMetadata"].get("HTTPHeaders", {})
         if "%" in self.key and any(name.startswith("x-rgw-") for name in headers):
             what = 'Ceph cannot copy an object in parts whose key has a "%": it might copy another one'
-            hint = "Download it and upload it again: upload takes what open() gives."
+            hint = "Download it and upload it again: upload() accepts the result of open()."
             raise self.client.info("copy", self.key).failed(LfaError, what, hint, transient=False)
 
     async def require_unchanged(self) -> None:
-        """Make sure that it is still there: some servers (Ceph RGW 16, moto) do not know the condition."""
+        """Check that it still exists: some servers (Ceph RGW 16, moto) ignore the condition."""
         if "VersionId" in self.params["CopySource"]:
             return
         now = await head_response(self.client, self.key)
@@ -106,7 +106,7 @@ class _MultipartCopy(MultipartUpload):
         self._origin = origin
 
     async def copy(self) -> None:
-        """Copy all parts, whole or not at all."""
+        """Copy all parts, or none."""
         await self._run(self._copy_parts())
 
     async def _copy_parts(self) -> None:

@@ -27,16 +27,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RangesUnderWay", "download", "open_sink", "stream", "verify"]
 
-# The first range, which tells how many more there are.
+# The first range, whose response tells how many more are needed.
 _FIRST_RANGE = 8 * MiB
-# Seconds that a range must still take for a part of it to be asked for anew.
+# Remaining seconds above which a part of a range is requested again.
 _WORTH_SPLITTING = 0.5
 
 
 async def download(reader: RangeReader, sink: Sink, progress: Progress) -> PinnedObject:
     """Fetch an object into ``sink``.
 
-    The first range tells the size; the others follow in parallel with it.
+    The response to the first range tells the size; the others follow in
+    parallel with it.
 
     Returns
     -------
@@ -50,14 +51,14 @@ async def download(reader: RangeReader, sink: Sink, progress: Progress) -> Pinne
 
 
 async def verify(reader: RangeReader, pinned: PinnedObject, sink: MemorySink | FileSink) -> None:
-    """Compare what was downloaded with the object's ETag, if the configuration says so.
+    """Compare the downloaded data with the object's ETag, if the configuration says so.
 
     Raises
     ------
     IntegrityError
         If they differ.
     UnverifiableError
-        If the ETag is no digest.
+        If the ETag is not a digest.
     """
     stopped = threading.Event()
 
@@ -71,7 +72,7 @@ async def verify(reader: RangeReader, pinned: PinnedObject, sink: MemorySink | F
 
 
 def open_sink(reader: RangeReader, sink: Sink, size: int | None) -> None:
-    """Make room for ``size`` bytes, or say that there is none."""
+    """Make room for ``size`` bytes, or raise if there is none."""
     try:
         sink.open(size)
     except MemoryError:
@@ -94,7 +95,7 @@ async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> N
 
 
 class RangesUnderWay:
-    """The ranges of one download that are under way: as many as the line rewards."""
+    """The ranges of one download that are in progress: as many as raise the throughput."""
 
     def __init__(self, reader: RangeReader, pinned: PinnedObject, group: asyncio.TaskGroup) -> None:
         self._reader = reader
@@ -105,12 +106,12 @@ class RangesUnderWay:
         self._running: dict[asyncio.Task[None], Fetch] = {}
 
     async def fetch(self, start: int, stop: int, open_writer: OpenWriter) -> None:
-        """Fetch bytes ``start`` to ``stop`` in ranges; the last of them are under way when this returns."""
+        """Fetch bytes ``start`` to ``stop`` in ranges; the last of them are still in progress when this returns."""
         while start < stop:
             middle = start + self._length(stop - start)
             await self.begin(start, middle, open_writer)
             start = middle
-            await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
+            await asyncio.sleep(0)  # making a request takes milliseconds: one per turn of the loop
 
     async def begin(self, start: int, stop: int, open_writer: OpenWriter) -> None:
         """Fetch one range in a task, as soon as there is a lane for it."""
@@ -122,7 +123,7 @@ class RangesUnderWay:
         task.add_done_callback(self._ended)
 
     async def finish(self, open_writer: OpenWriter) -> None:
-        """Wait for all; a range that is much slower than the others is split rather than waited for."""
+        """Wait for all; a range that is much slower than the others is split."""
         while self._running:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             slowest = max(self._running.values(), key=Fetch.seconds_left, default=None)
@@ -139,7 +140,7 @@ class RangesUnderWay:
         return next_range(left, width, min(least, config.range_size), config.range_size)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        # Not in the task: one that is cancelled at once never begins.
+        # Not in the task: a task that is cancelled at once never starts.
         del self._running[task]
         self._lanes.release()
         self._slots.release()
@@ -151,7 +152,7 @@ async def stream(
     """Yield an object's bytes in order, ``max_concurrency`` ranges ahead of the reader.
 
     Each range borrows the client for itself: nothing is held, and no time
-    limit runs, while the reader is at work on what it got.
+    limit runs, while the reader works on its data.
     """
     pinned = PinnedObject()
 

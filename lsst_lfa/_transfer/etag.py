@@ -1,4 +1,4 @@
-"""ETags: what they should be, and comparing downloaded bytes with one."""
+"""ETags: what they should be, and how downloaded bytes compare with them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _USUAL = tuple(size * MiB for size in (8, 5, 16, 50, 64, 17, 10, 15, 20, 25, 32,
 
 
 async def md5_etag(views: Sequence[memoryview]) -> str:
-    """ETag of an object that came in one request, where ETags are digests."""
+    """ETag of an object that was uploaded in one request, where ETags are digests."""
     md5 = hashlib.md5(usedforsecurity=False)
     await hash_views(views, md5)
     return md5.hexdigest()
@@ -36,7 +36,7 @@ async def md5_etag(views: Sequence[memoryview]) -> str:
 def multipart_etag(etags: Sequence[str]) -> str | None:
     """ETag of a multipart object: the MD5 of its parts' MD5s, and their number.
 
-    `None` if the parts' ETags are not MD5s.
+    `None` if the ETags of the parts are not MD5s.
     """
     try:
         digests = b"".join(bytes.fromhex(etag.strip('"')) for etag in etags)
@@ -46,13 +46,13 @@ def multipart_etag(etags: Sequence[str]) -> str | None:
 
 
 def parts_in(etag: str) -> int | None:
-    """Return the number of parts that an ETag names: 0 for one request, `None` if it is not in S3's form."""
+    """Return the number of parts in an ETag: 0 for one request, `None` if it is not in S3's form."""
     match = _ETAG.fullmatch(etag)
     return None if match is None else int(match[2] or 0)
 
 
 def check_etag(what: str, etag: str, size: int, part_size: int, read: Read) -> None:
-    """Compare data with the ETag of the object that they came from.
+    """Compare data with the ETag of their object.
 
     An ETag is the data's MD5; after a multipart upload it is the MD5 of the
     parts' MD5s and their number, so the parts' size has to be guessed: from
@@ -63,14 +63,15 @@ def check_etag(what: str, etag: str, size: int, part_size: int, read: Read) -> N
     what : `str`
         Names the download in the error.
     etag : `str`
-        The ETag; empty if the server told that it is not a digest.
+        The ETag; empty if the server said that it is not a digest.
     size : `int`
         Bytes of data.
     part_size : `int`
         The most likely size of a part, in bytes.
     read : callable
-        ``read(offset, count)`` gives up to ``count`` bytes. Call this function
-        in a thread: it reads and hashes everything, perhaps more than once.
+        ``read(offset, count)`` returns up to ``count`` bytes. Call this
+        function in a thread: it reads and hashes everything, perhaps more than
+        once.
 
     Raises
     ------
@@ -93,7 +94,7 @@ def check_etag(what: str, etag: str, size: int, part_size: int, read: Read) -> N
     elif any(_multipart_md5(read, layout) == digest for layout in _layouts(size, parts, part_size)):
         return
     parted = f", or it was uploaded in {parts} parts of an unusual size" if parts else ""
-    msg = f"{what}: the data are not those that were uploaded (ETag {etag}){parted}"
+    msg = f"{what}: the data do not match the object's ETag ( {etag}){parted}"
     raise IntegrityError(msg)
 
 
@@ -101,7 +102,7 @@ Layout = list[tuple[int, int]]
 
 
 def _layouts(size: int, parts: int, part_size: int) -> Iterator[Layout]:
-    """Ways in which ``size`` bytes may have been cut into so many parts."""
+    """Ways in which ``size`` bytes may have been divided into so many parts."""
     smallest = -(-size // parts)
     doubled = (part_size << times for times in range(_DOUBLINGS + 1))
     tried: list[Layout] = []
@@ -116,7 +117,7 @@ def _layouts(size: int, parts: int, part_size: int) -> Iterator[Layout]:
 
 
 def _cut(size: int, part_size: int, *, growing: bool) -> Layout:
-    """Cut as an upload does: in equal parts, or in growing ones where the size was not known."""
+    """Divided as in an upload: into equal parts, or into growing ones if the size was not known."""
     if not growing:
         return [
             (start, min(start + part_size, size)) for start in range(0, min(size, MAX_PARTS * part_size), part_size)

@@ -1,4 +1,4 @@
-"""Files on the local disk that are there whole or not at all."""
+"""Files on the local disk that are either complete or absent."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ if TYPE_CHECKING:
 
 __all__ = ["AtomicFile", "make_folder", "safe_join"]
 
-# open(2) says by these that the file system has no files without a name.
+# The errors of open(2) on a file system that does not support unnamed files.
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
 _DISCARD_TIMEOUT = 2.0
 
 
 class AtomicFile:
-    """A temporary file beside its destination, which takes the destination's name at the end.
+    """A temporary file next to its destination, to which it is renamed at the end.
 
-    The destination is either what it was before or the whole new file, also
-    after a crash: the data are on the disk before the name is. Where the file
-    system can, the temporary file has no name until then: a killed process
-    leaves none.
-
-    Its descriptor is closed by its last user, be that a thread that a
-    cancelled transfer left behind: a number that was closed too early would by
-    then be another file's.
+    The destination is either the old file or the complete new one, even after
+    a crash: the data are on the disk before the name is. If the file system
+    supports it, the temporary file has no name until then, so a killed process
+    leaves none behind. Its last user closes its descriptor, even if that is a
+    thread that a cancelled transfer left behind: if it were closed too early,
+    its number could be that of another file.
 
     Parameters
     ----------
     path : `pathlib.Path`
-        The destination: a regular file, replaced, or nothing yet.
+        The destination; an existing regular file is replaced.
     temporary : `str`, optional
-        The name that the temporary file has until it is committed, where it
-        needs one; by default a random one.
+        The name of the temporary file until it is committed, if it needs one;
+        by default a random one.
     """
 
     def __init__(self, path: Path, temporary: str = "") -> None:
@@ -54,23 +52,24 @@ class AtomicFile:
         self._discarded = False
 
     async def create(self) -> None:
-        """Create the temporary file, its mode as the umask says.
+        """Create the temporary file, with a mode that follows the umask.
 
         Raises
         ------
         OSError
-            If the folder is missing or read-only, or the destination is
-            something else than a regular file.
+            If the folder is missing or read-only, or the destination is not a
+            regular file.
         """
         await in_thread(self._create, executor=threads("disk"))
 
     async def link_to(self, source: Path) -> None:
-        """Use a file of the same file system, by a hard link, in place of a new one.
+        """Hard-link a file of the same file system instead of creating a new one.
 
         Raises
         ------
         OSError
-            If the file system, or a rule of it, allows no such link.
+            If the file system, or a rule of the system, does not allow the
+            link.
         """
         await in_thread(self._link_to, source)
 
@@ -79,29 +78,26 @@ class AtomicFile:
         await in_thread(self.write_now, view, position, executor=threads("disk"))
 
     async def sync(self) -> None:
-        """Put what was written on the disk, so that `commit` takes less long."""
+        """Flush the data to disk, so that `commit` takes less time."""
         await in_thread(self._sync, executor=threads("disk"))
 
     def read(self, position: int, count: int) -> bytes:
-        """Return bytes that were written. It blocks: call it in a thread."""
+        """Return bytes of the file. It blocks: call it in a thread."""
         with self._used() as fd:
             return os.pread(fd, count, position)
 
     async def commit(self, *, replace: bool = True) -> None:
-        """Put the data on the disk, then give the file its name.
+        """Flush the data to disk, then give the file its name.
 
         Raises
         ------
         FileExistsError
-            If ``replace`` is false and there is a file of that name.
+            If ``replace`` is false and a file of that name exists.
         """
         await in_thread(self.commit_now, replace=replace, executor=threads("disk"))
 
     def write_all(self, data: memoryview) -> None:
-        """Create the file, write it and give it its name; when it is on the disk is the system's to decide.
-
-        It blocks: call it in a thread.
-        """
+        """Create, write and name the file, without flushing it to disk. It blocks: call it in a thread."""
         try:
             self._create()
             self.write_now(data, 0)
@@ -111,21 +107,21 @@ class AtomicFile:
                 self._remove()
 
     def retire(self) -> None:
-        """Let nobody begin to use the file any more; `discard` is still to come."""
+        """Prevent any new use of the file; `discard` must still be called."""
         with self._lock:
             self._retired = True
 
     async def discard(self) -> None:
         """Remove the temporary file; after `commit`, just close it.
 
-        From now on its threads do no more than end what they are at; the last
-        one removes the file, if this cannot.
+        Its threads only finish what they are doing; the last one removes the
+        file, if this cannot.
         """
         if self._give_up():
             await finish_in_thread(self._remove, executor=threads("disk"), limit=_DISCARD_TIMEOUT)
 
     def _give_up(self) -> bool:
-        """Let nobody use the file any more; return whether nobody does."""
+        """Prevent any new use of the file; return whether it is unused."""
         with self._lock:
             unused = not self._discarded and not self._users
             self._retired = self._discarded = True
@@ -184,7 +180,7 @@ class AtomicFile:
             raise FileExistsError(msg)
 
     def write_now(self, view: memoryview, position: int) -> None:
-        """Do what `write` does, in the caller's own thread."""
+        """Like `write`, in the caller's own thread."""
         with self._used() as fd:
             while view:
                 count = os.pwrite(fd, view, position)
@@ -192,7 +188,7 @@ class AtomicFile:
                 view = view[count:]
 
     def commit_now(self, *, replace: bool = True, durable: bool = True) -> None:
-        """Do what `commit` does, in the caller's own thread; when it is on the disk may be left to the system."""
+        """Like `commit`, in the caller's own thread, and optionally without flushing."""
         with self._used() as fd:
             if durable:
                 os.fsync(fd)
@@ -201,7 +197,7 @@ class AtomicFile:
                 if not os.fstat(fd).st_nlink:
                     # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
                     os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
-                # A slow disk may let go of a thread that was left behind long ago: by now the path is others'.
+                # A slow disk may release a thread that was left behind long ago: by now the path may belong to others.
                 self._check_wanted()
                 if replace:
                     self._temporary.replace(self._path)
@@ -221,33 +217,34 @@ class AtomicFile:
 
 
 def safe_join(folder: Path, key: str) -> Path:
-    """Return the path that ``key`` has in ``folder``, with its parents made; it must not lead out.
+    """Return the path of ``key`` in ``folder``, after creating its parents; it must not lead outside.
 
     Raises
     ------
     ValueError
-        If a symbolic link leads out of the folder, or if another key would
-        have the same path: a key with empty segments (``x//y``, ``/x``).
+        If a symbolic link leads outside the folder, or if another key would
+        have the same path, that is, a key with empty segments (``x//y``,
+        ``/x``).
     """
     name = key.removesuffix("/")
     if "" in name.split("/"):
-        msg = f"key={key!r} has no path of its own in a folder, because of its empty segments: give a path instead"
+        msg = f"key={key!r} has empty segments, so it is not a usable path in a folder: pass path instead"
         raise ValueError(msg)
     root = folder.resolve(strict=True)
     target = root / name
     parent = target.parent.resolve()
     if not parent.is_relative_to(root):
-        msg = f"{key!r} would leave {folder}: a symbolic link leads out of it"
+        msg = f"{key!r} would leave {folder}: a symbolic link leads outside"
         raise ValueError(msg)
     parent.mkdir(parents=True, exist_ok=True)
     return parent / target.name
 
 
 def make_folder(folder: Path, key: str) -> Path:
-    """Make the folder that the marker ``key``, ending with "/", stands for."""
+    """Create the folder that the marker ``key``, ending with "/", represents."""
     target = safe_join(folder, key)
     if target.is_symlink():
-        msg = f"{key!r} would leave {folder}: a symbolic link leads out of it"
+        msg = f"{key!r} would leave {folder}: a symbolic link leads outside"
         raise ValueError(msg)
     target.mkdir(exist_ok=True)
     return target

@@ -1,9 +1,9 @@
-"""FITS by ranges: the headers of a file, or some of its HDUs, without the rest of it.
+"""FITS by ranges: the headers of a file, or some of its HDUs, without the rest.
 
-A file's layout is in its headers: how long an HDU's data are, and so where the
-next header is. They are read one after another; astropy then reads them from a
-file of which nothing else is there, so that headers are astropy's own. The
-HDUs that are wanted are read as a file that has only them.
+The headers describe a file's layout: how long an HDU's data are, and so where
+the next header begins. They are read one after another. astropy then reads
+them from a file that contains nothing else, so that the headers are astropy's
+own. The requested HDUs are read as a file that contains only them.
 
 The source of the rules: FITS Standard 4.0, 3.1 (blocks), 4.4.1 (sizes), 6
 (random groups).
@@ -34,7 +34,7 @@ __all__ = ["Reader", "StoredHdu", "check_hdus", "header_value", "read_hdus", "re
 _BLOCK: Final = 2880
 _CARD: Final = 80
 _END: Final = b"END".ljust(_CARD)
-# Most headers are shorter: 360 cards. Twice as much, and so on, where one is longer.
+# Most headers are shorter: 360 cards. For a longer one this is doubled until it fits.
 _FIRST_READ: Final = 10 * _BLOCK
 # gzip, bzip2, xz and zip, which astropy unpacks.
 _COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"PK\3\4")
@@ -47,7 +47,7 @@ _EMPTY_PRIMARY: Final = (
 
 
 class Reader(Protocol):
-    """What is needed of an open object."""
+    """The part of an open object that is needed here."""
 
     key: str
     size: int
@@ -56,12 +56,12 @@ class Reader(Protocol):
         """Return bytes ``start`` to ``stop - 1``."""
 
     async def read_ranges(self, spans: Sequence[tuple[int, int]], prefix: bytes = b"") -> io.BytesIO:
-        """Return ``prefix`` and some ranges, one behind the other."""
+        """Return ``prefix`` and some ranges, one after another."""
 
 
 @dataclass(frozen=True)
 class StoredHdu:
-    """Where an HDU is in the file, and its header.
+    """The position of an HDU in the file, and its header.
 
     Attributes
     ----------
@@ -70,9 +70,10 @@ class StoredHdu:
     raw : `bytes`
         The header's bytes.
     header : `astropy.io.fits.Header`
-        The header as it is stored: for a compressed image, that of the table in which it is.
+        The header as it is stored: for a compressed image, that of the table
+        that contains it.
     data_size : `int`
-        Bytes of its data, without what fills their last block.
+        Bytes of its data, without the padding of the last block.
     """
 
     start: int
@@ -108,7 +109,7 @@ async def read_headers(reader: Reader) -> list[Header]:
 
 
 async def read_layout(reader: Reader) -> list[tuple[StoredHdu, Header]]:
-    """Read where a FITS file's HDUs are, and their headers as astropy shows them.
+    """Return the positions of a FITS file's HDUs, and their headers as astropy shows them.
 
     Raises
     ------
@@ -120,7 +121,7 @@ async def read_layout(reader: Reader) -> list[tuple[StoredHdu, Header]]:
 
 
 def check_hdus(wanted: Sequence[Wanted]) -> list[Wanted]:
-    """Make sure that these name HDUs, whatever the file has.
+    """Check that these can name HDUs, whatever the file contains.
 
     Raises
     ------
@@ -151,14 +152,14 @@ def _check_hdu(wanted: Any) -> Wanted:
 
 
 async def read_hdus(reader: Reader, wanted: Sequence[Wanted]) -> HDUList:
-    """Read some HDUs of a FITS file, and none of the others' data.
+    """Read some HDUs of a FITS file, but not the data of the others.
 
     Raises
     ------
     LookupError
-        If it has no such HDU.
+        If the file has no such HDU.
     OSError
-        If it is not a FITS file, or a truncated one.
+        If it is not a FITS file, or is truncated.
     """
     hdus = await _scan(reader, lambda found: all(_find(found, each, complete=False) is not None for each in wanted))
     order = [_index(hdus, each) for each in wanted]
@@ -174,7 +175,7 @@ async def read_hdus(reader: Reader, wanted: Sequence[Wanted]) -> HDUList:
 
 
 def _arrange(hdulist: HDUList, order: list[int], first: int) -> HDUList:
-    """Put HDUs, of which the wanted ones are in the file's order from ``first`` on, in the order that is wanted."""
+    """Put HDUs in the requested order; from ``first`` on they are in the file's order."""
     from astropy.io import fits
 
     places = {index: first + place for place, index in enumerate(sorted(set(order)))}
@@ -182,7 +183,7 @@ def _arrange(hdulist: HDUList, order: list[int], first: int) -> HDUList:
 
 
 async def _scan(reader: Reader, is_enough: Callable[[list[StoredHdu]], bool]) -> list[StoredHdu]:
-    """Find HDU after HDU, until there are enough."""
+    """Find one HDU after another, until there are enough."""
     hdus: list[StoredHdu] = []
     window = _Window(reader)
     position = 0
@@ -199,17 +200,17 @@ async def _scan(reader: Reader, is_enough: Callable[[list[StoredHdu]], bool]) ->
 
 
 def _otherwise(data: bytes) -> str:
-    """Say what a file is that is not FITS, by its first bytes."""
+    """Return what a file that is not FITS is, judging by its first bytes."""
     if data.startswith(_COMPRESSED):
-        return "is not a FITS file, unless it is one that is compressed as a whole: download_fits(key) reads those"
+        return "is not a FITS file, or is compressed as a whole, which download_fits(key) can read"
     if data.startswith(b"SIMPLE  ="):
-        return "is not a FITS file, or truncated: its header has no end"
+        return "is not a FITS file, or is truncated: its header has no end"
     return "is not a FITS file" if data else "is not a FITS file: it is empty"
 
 
 async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | None:
-    """Read a header, if one is there: behind the last HDU may be anything."""
-    # In what is there already, it may stand whole.
+    """Read a header, if there is one: anything may follow the last HDU."""
+    # The buffer may already contain all of it.
     count = window.available(start) or _FIRST_READ
     searched = 0
     while True:
@@ -226,7 +227,7 @@ async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | Non
 
 
 class _Window:
-    """The bytes that were read last: short HDUs come several at a time."""
+    """The bytes that were read last, which may contain several short HDUs."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -234,7 +235,7 @@ class _Window:
         self._data = b""
 
     def available(self, start: int) -> int:
-        """Return how many bytes from ``start`` on are here; 0 if they do not begin a header."""
+        """Return how many bytes from ``start`` on are buffered; 0 if they are not the beginning of a header."""
         count = self._start + len(self._data) - start
         return count if start >= self._start and count >= _BLOCK else 0
 
@@ -263,7 +264,7 @@ def _parse(raw: bytes, start: int, name: str) -> StoredHdu:
 
 
 def _data_size(header: Any) -> int:
-    """Return how many bytes an HDU's data have, without what fills their last block."""
+    """Return the number of bytes of an HDU's data, without the padding of the last block."""
     axes = [int(header.get(f"NAXIS{number}", 0)) for number in range(1, int(header.get("NAXIS", 0)) + 1)]
     if axes and axes[0] == 0 and header.get("GROUPS") is True:
         axes = axes[1:]
@@ -281,10 +282,10 @@ def _index(hdus: list[StoredHdu], wanted: Wanted) -> int:
 
 
 def _find(hdus: list[StoredHdu], wanted: Wanted, *, complete: bool) -> int | None:
-    """Find an HDU by its number, name, or name and version, as astropy does; `None` if it is not among these."""
+    """Find an HDU by number, name, or name and version, as astropy does; `None` if it is not among these."""
     if isinstance(wanted, int):
         index = wanted + len(hdus) if wanted < 0 else wanted
-        # From the end one can count only when that is known.
+        # Counting from the end is possible only when the end is known.
         return index if 0 <= index < len(hdus) and (complete or wanted >= 0) else None
     name, version = wanted if isinstance(wanted, tuple) else (wanted, None)
     for index, hdu in enumerate(hdus):
@@ -299,7 +300,7 @@ def _name(hdu: StoredHdu, index: int) -> str:
 
 
 def header_value(header: Any, keyword: str, default: Any = None) -> Any:
-    """Return a header's value, or the default if there is none, or one that breaks the standard."""
+    """Return a header's value, or the default if there is none, or if it violates the standard."""
     from astropy.io import fits
 
     try:
@@ -313,12 +314,12 @@ def _astropy_headers(hdus: list[StoredHdu]) -> list[Header]:
 
     with fits.open(_HeadersOnly(hdus), memmap=False, lazy_load_hdus=False) as hdulist:
         headers = [hdu.header for hdu in hdulist]
-    # One that astropy stops at is shown as it is stored.
+    # A header that astropy cannot handle is shown as it is stored.
     return headers + [hdu.header for hdu in hdus[len(headers) :]]
 
 
 class _HeadersOnly(io.RawIOBase):
-    """A FITS file of whose data nothing is there: zeros are read in their place."""
+    """A FITS file without its data: zeros are read in their place."""
 
     def __init__(self, hdus: list[StoredHdu]) -> None:
         self._hdus = hdus

@@ -1,4 +1,4 @@
-"""The folder engines: many files up or down, so many at a time, of which each is whole or not there at all."""
+"""The folder engines: they upload or download many files, several in parallel, each of them all or nothing."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ __all__ = [
     "walk",
 ]
 
-# Read and written in one piece, in one thread: to change threads takes longer than the disk does.
+# Read or written in one piece, in one thread: changing threads takes longer than the disk does.
 _SMALL = 1024 * 1024
-# What one large file, on its way down, holds in memory.
+# Memory used by the download of one large file.
 _HELD = 4 * 1024 * 1024
 _WALKED = 200
-# One of these says nothing of the other files.
+# These errors say nothing about the other files.
 _OF_ONE_FILE = (errors.LfaError, OSError, ValueError)
-# One of these would befall all of them.
+# These errors would affect all of them.
 _OF_ALL = (
     errors.AuthenticationError,
     errors.BucketNotFoundError,
@@ -76,11 +76,12 @@ class FolderSummary:
     Attributes
     ----------
     transferred, skipped : `int`
-        Files that were sent or fetched, and files that were equal on both sides.
+        Files that were uploaded or downloaded, and files that were equal on
+        both sides.
     size : `int`
         Bytes in the files that were transferred.
     failed : `dict` [`str`, `Exception`]
-        Why the others were not transferred, by their path in the folder.
+        The errors of the others, by their path in the folder.
     """
 
     transferred: int = 0
@@ -89,31 +90,31 @@ class FolderSummary:
     failed: dict[str, Exception] = field(default_factory=dict)
 
     def raise_for_failures(self) -> None:
-        """Raise the first failure, if there is one, with a note that says how many there are."""
+        """Raise the first failure, if any, with a note that says how many there are."""
         for name, error in self.failed.items():
             error.add_note(f"{name!r} is one of {len(self.failed)} files that failed")
             raise error
 
 
 def stops_all(error: Exception) -> bool:
-    """Whether what befell one file would befall the others, too."""
+    """Whether the error of one file would affect the others as well."""
     return isinstance(error, _OF_ALL) or (isinstance(error, errors.LfaError) and error.transient)
 
 
 def folder_prefix(prefix: str) -> str:
-    """Return what the keys in a folder begin with: its name and "/"."""
+    """Return the prefix of the keys in a folder: its name and "/"."""
     return f"{prefix}/" if prefix and not prefix.endswith("/") else prefix
 
 
 def check_max_files(max_files: int) -> None:
-    """Make sure that some file may be under way."""
+    """Check that at least one file may be transferred."""
     if max_files < 1:
         msg = f"max_files is {max_files!r}; it must be 1 or more"
         raise ValueError(msg)
 
 
 class _Limit:
-    """How many files, and bytes of them in memory, may be under way; one task asks, others give back."""
+    """Limits the number of files in progress, and of their bytes in memory; one task asks, others give back."""
 
     def __init__(self, files: int, size: int) -> None:
         self._files = files
@@ -122,7 +123,7 @@ class _Limit:
         self._changed = asyncio.Event()
 
     async def acquire(self, size: int) -> int:
-        """Wait until a file that holds ``size`` bytes may begin, alone if it holds too many."""
+        """Wait until a file that needs ``size`` bytes of memory may start, alone if it needs too many."""
         size = min(size, self._size)
         while not self._files or self._used + size > self._size:
             self._changed.clear()
@@ -138,7 +139,7 @@ class _Limit:
 
 
 class _Share(Progress):
-    """One file's part in the progress of all."""
+    """One file's contribution to the progress of all."""
 
     def __init__(self, whole: Progress) -> None:
         super().__init__(None)
@@ -149,7 +150,7 @@ class _Share(Progress):
 
 
 class _Folder:
-    """What uploading and downloading have in common: files under way, and what became of them.
+    """What uploading and downloading have in common: files in progress, and their outcome.
 
     ``on_file`` is told the name of each file that is at its destination, and
     its size, or `None` if it was skipped.
@@ -164,13 +165,13 @@ class _Folder:
         self._limit = _Limit(max_files, (config.max_concurrency + 1) * config.part_size)
 
     async def start(self, group: asyncio.TaskGroup, name: str, held: int, work: _Work) -> None:
-        """Begin a file's transfer as soon as it may."""
+        """Start a file's transfer as soon as it is allowed."""
         held = await self._limit.acquire(held)
         group.create_task(self._account(name, held, work))
-        await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
+        await asyncio.sleep(0)  # making a request takes milliseconds: one per turn of the loop
 
     async def _account(self, name: str, held: int, work: _Work) -> None:
-        """Note what becomes of a file: its size, or `None` if it was skipped."""
+        """Record the outcome of a file: its size, or `None` if it was skipped."""
         try:
             size = await work()
         except _OF_ONE_FILE as error:
@@ -195,18 +196,18 @@ class _Folder:
 
 
 class LocalFile(NamedTuple):
-    """A file to be sent, or why it cannot be.
+    """A file to upload, or the reason why it cannot be uploaded.
 
     Attributes
     ----------
     name : `str`
-        Its key, without the prefix of all.
+        Its key, without the common prefix.
     path : `pathlib.Path`
         Where it is.
     size : `int`
         Bytes.
     error : `Exception` or `None`
-        Why it cannot be sent.
+        Why it cannot be uploaded.
     """
 
     name: str
@@ -245,7 +246,7 @@ async def upload_files(
     async with task_group() as group:
         while found := await in_thread(_take, files):
             for file in found:
-                # A large one holds as much as an upload may: it goes up alone.
+                # A large one may use all the memory that an upload may: it is sent alone.
                 await work.start(group, file.name, file.size, partial(send, prefix + file.name, file))
     return work.summary
 
@@ -255,7 +256,7 @@ def _take(walk: Iterator[LocalFile]) -> list[LocalFile]:
 
 
 def walk(root: Path) -> Iterator[LocalFile]:
-    """Find all files beneath a folder. It blocks: advance it in a thread."""
+    """Find all files in a folder and its subfolders. It blocks: advance it in a thread."""
     folders = [root]
     while folders:
         folder = folders.pop()
@@ -276,14 +277,14 @@ def walk(root: Path) -> Iterator[LocalFile]:
 
 
 def look_at(path: Path, name: str, root: Path | None = None) -> LocalFile:
-    """Find out how large a file is, and whether it can be sent: not if it is beneath ``root`` and a link out of it."""
+    """Find out a file's size, and whether it can be uploaded: not if it is a link from ``root`` to a place outside."""
     try:
         status = path.stat()  # a link that leads nowhere, or to itself, is an error
         leads_out = root is not None and path.is_symlink() and not path.resolve(strict=True).is_relative_to(root)
     except OSError as error:
         return LocalFile(name, path, 0, error)
     if leads_out:
-        return LocalFile(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads out of {root}"))
+        return LocalFile(name, path, 0, ValueError(f"{name!r} is a symbolic link that leads outside {root}"))
     if not stat.S_ISREG(status.st_mode):
         return LocalFile(name, path, 0, ValueError(f"{name!r} is neither a regular file nor a folder"))
     return LocalFile(name, path, status.st_size)
@@ -322,17 +323,17 @@ async def download_folder(
     async with task_group() as group:
         async for item in _list(client, prefix):
             name = item.key.removeprefix(prefix)
-            if name:  # else the marker of the folder itself
+            if name:  # otherwise it is the marker of the folder itself
                 held = item.size if item.size <= _SMALL else _HELD
                 await work.start(group, name, held, partial(fetch, name, item))
-    # Once for all small files: for each of them it would take longer than its download.
+    # Once for all small files: for each of them, it would take longer than the download.
     await in_thread(os.sync)
     return work.summary
 
 
 def _place(folder: Path, name: str, item: ObjectInfo, part_size: int, *, skip_equal: bool) -> tuple[Path, bool]:
-    """Return where an object belongs, with its parents made, and whether it is there already."""
-    check_key(item.key)  # one with ".." or "." was made by other means than ours
+    """Return the path of an object, after creating its parents, and whether the file is already there."""
+    check_key(item.key)  # a key with ".." or "." was not created by this package
     path = safe_join(folder, name)
     return path, skip_equal and not path.is_symlink() and is_same_file(path, item.size, item.etag, part_size)
 
@@ -346,7 +347,7 @@ async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress
             await verify(reader, pinned, memory)
         finally:
             memory.close()
-        # Bytes of its own: a thread that is left behind may still write them.
+        # Its own copy: a thread that is left behind may still be writing it.
         await in_thread(FileSink(path).write_all, memoryview(memory.file.getvalue()))
         return pinned.size
     sink = FileSink(path)
@@ -370,11 +371,11 @@ async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[ObjectInfo,
             if isinstance(item, ObjectInfo):
                 yield item
             if number % _WALKED == 0:
-                await asyncio.sleep(0)  # whoever takes them may not wait for anything in between
+                await asyncio.sleep(0)  # the consumer must not wait for anything in between
 
 
 def is_same_file(path: Path, size: int, etag: str, part_size: int) -> bool:
-    """Whether a file has an object's size and content, as far as its ETag tells. It blocks: call it in a thread."""
+    """Whether a file has an object's size and content, according to the ETag. It blocks: call it in a thread."""
     try:
         with path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != size:

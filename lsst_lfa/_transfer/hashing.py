@@ -14,7 +14,7 @@ __all__ = ["hash_views"]
 
 # Below this it takes less time than a thread.
 _INLINE = 128 * 1024
-# Hashed at a time: between two of these a cancelled upload stops hashing.
+# Hashed in one go: a cancelled upload stops hashing between two of these.
 _BLOCK = 8 * 1024 * 1024
 
 
@@ -29,8 +29,8 @@ async def hash_views(views: Sequence[memoryview], *hashes: _Hash) -> None:
     Parameters
     ----------
     views : sequence of `memoryview`
-        The bytes, which may be the caller's: when this ends, however it does,
-        no thread reads them any more.
+        The bytes, which may be the caller's: when this ends, for whatever
+        reason, no thread reads them any more.
     *hashes
         Objects of `hashlib`.
     """

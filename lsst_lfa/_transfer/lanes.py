@@ -1,4 +1,4 @@
-"""Lanes: how many requests that carry data are under way on a client, each way."""
+"""Lanes: how many requests that carry data run in parallel on a client, in each direction."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 __all__ = ["Lanes"]
 
-# A decision needs so many seconds of measuring, or so many small requests' worth.
+# A decision needs this many seconds of measuring, or the time of this many small requests.
 _LEAST = 0.2
 _LATENCIES = 3.0
-# Before a small request was timed, the line is taken for a short one.
+# Until a small request has been timed, the network's delay is assumed to be short.
 _UNKNOWN = 0.003
 
 
 class Lanes:
-    """A semaphore whose size follows what the line rewards; see `tuning`.
+    """A semaphore whose size adapts to the measured throughput; see `tuning`.
 
     First come, first served: transfers that run at the same time share it.
 
     Parameters
     ----------
     ceiling : `int`
-        The most requests under way, whatever the line would reward.
+        The maximum number of parallel requests, whatever is measured.
     """
 
     def __init__(self, ceiling: int) -> None:
@@ -48,7 +48,7 @@ class Lanes:
 
     @property
     def width(self) -> int:
-        """How many requests may be under way now."""
+        """How many requests may run in parallel now."""
         return self._current().target
 
     def _current(self) -> Tuning:
@@ -57,9 +57,9 @@ class Lanes:
         return self._tuning
 
     def took(self, seconds: float) -> None:
-        """Note how long a small request took, or the head of a response to come.
+        """Note how long a small request, or the arrival of a response's headers, took.
 
-        Until data are measured, the quickest tells how long the line is.
+        Until data are measured, the shortest time tells the network's delay.
         """
         if not self._measured and self._latency in (_UNKNOWN, max(self._latency, seconds)):
             self._latency = seconds
@@ -67,7 +67,7 @@ class Lanes:
             self._wake()
 
     def throttled(self) -> None:
-        """Note that the server asked us to slow down; once for all requests that it tells at the same time."""
+        """Note that the server asked us to slow down; counted once for all requests that are told at the same time."""
         if self._loop.time() >= self._heard + _LEAST:
             self._heard = self._loop.time()
             self._throttled = True
@@ -118,7 +118,7 @@ class Lanes:
 
     def _take(self, count: int) -> None:
         now = self._loop.time()
-        if not self._busy:  # nothing was under way: that time says nothing of the line
+        if not self._busy:  # nothing was in progress, so that time says nothing about the network
             self._restart()
         self._lane_seconds += self._busy * (now - self._noted)
         self._noted = now
@@ -143,7 +143,7 @@ class Lanes:
         self._throttled = False
         self._restart()
         if self._current().target != before.target:
-            # What was just begun or ended is not at its rate yet.
+            # Requests that have just started or ended are not at their full rate.
             self._start += self._latency
             self._due += self._latency
         self._wake()

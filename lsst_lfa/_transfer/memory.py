@@ -1,4 +1,4 @@
-"""Views of others' memory, and memory of our own."""
+"""Views of memory that others own, and memory of our own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["copied", "flat_view", "is_buffer", "new_memory", "require_bytes"]
 
 # Copied in one turn of the event loop.
 _COPY = 1024 * 1024
-# PEP 3118: Python objects, and pointers. What stands between colons is a name.
+# PEP 3118: Python objects, and pointers. Text between colons is a name.
 _REFERENCE = re.compile(r"[OP&X]")
 _NAME = re.compile(r":[^:]*:")
 
@@ -27,7 +27,7 @@ def is_buffer(obj: Any) -> bool:
 
 
 def require_bytes(view: memoryview) -> None:
-    """Refuse memory that holds references, which mean nothing elsewhere.
+    """Refuse memory that holds references, which mean nothing outside this process.
 
     Raises
     ------
@@ -42,14 +42,14 @@ def require_bytes(view: memoryview) -> None:
 def flat_view(obj: Any) -> memoryview:
     """Return a view of the bytes of a C-contiguous buffer, in one dimension.
 
-    `memoryview.cast` does not do for all of them: not for numbers in the other
-    byte order, as FITS has them, nor for records, nor for ctypes' arrays.
+    `memoryview.cast` does not work for all of them: not for numbers in the
+    other byte order, as in FITS, nor for records, nor for ctypes arrays.
     """
     return PickleBuffer(obj).raw()
 
 
 async def copied(data: object) -> memoryview:
-    """Return bytes that a source gave, in memory that it cannot change any more."""
+    """Return bytes of a source in memory that the source can no longer change."""
     if type(data) is bytes:
         return memoryview(data)
     if not is_buffer(data):
@@ -63,10 +63,10 @@ async def copied(data: object) -> memoryview:
         with flat_view(given) as flat:
             for start in range(0, flat.nbytes, _COPY):
                 own[start : start + _COPY] = flat[start : start + _COPY]
-                await asyncio.sleep(0)  # a copy holds the loop, a long one for too long
+                await asyncio.sleep(0)  # a copy blocks the loop, and a long one for too long
         return own
 
 
 def new_memory(size: int) -> memoryview:
-    """Return memory that is not malloc's: of that, each thread keeps what it once had."""
+    """Return memory that does not come from malloc, which keeps for each thread what that thread once had."""
     return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

@@ -1,4 +1,4 @@
-"""Operations on a bucket and its objects that move no data: small requests, one after another."""
+"""Operations on a bucket and its objects that transfer no data: small requests, one after another."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ __all__ = [
     "require_absent",
 ]
 
-# What a response without a body leaves open.
+# Codes that a response without a body leaves open.
 _BARE_STATUSES = (400, 403, 404, 412)
 _NOT_FOUND = 404
-# Of a listing, in one turn of the event loop.
+# Items of a listing that are parsed in one turn of the event loop.
 _AT_ONCE = 200
 # Seconds that a server takes to delete one of many objects.
 _DELETE_TIMEOUT = 0.05
 
 
 async def head(client: BucketClient, key: str) -> ObjectInfo:
-    """Return what HEAD tells of an object."""
+    """Return an object's metadata, from a HEAD request."""
     return object_info(client.info("head_object", key), key, await head_response(client, key))
 
 
 async def head_response(client: BucketClient, key: str) -> dict[str, Any]:
-    """Return the response to HEAD, or raise an error that says what is wrong."""
+    """Return the response to a HEAD request, or raise an error that says what is wrong."""
     response: dict[str, Any]
     try:
         response = await client.call("head_object", key)
     except ServiceError as error:
         if error.response["ResponseMetadata"].get("HTTPStatusCode") not in _BARE_STATUSES:
             raise
-        # The response to HEAD has no body that would say what is wrong; that to GET has.
+        # The response to HEAD has no body that says what is wrong; the response to GET has.
         found = await client.call("get_object", key, Range="bytes=0-0")
         found["Body"].close()
         response = await client.call("head_object", key)
@@ -71,12 +71,12 @@ async def head_response(client: BucketClient, key: str) -> dict[str, Any]:
 
 
 class Pages:
-    """Where a listing has come to.
+    """The position of a listing.
 
     Attributes
     ----------
     following : `tuple` of `str`
-        What the server calls the next page; empty at the start and the end.
+        The server's marker of the next page; empty at the start and the end.
     more : `bool`
         Whether there is a next page.
     """
@@ -87,20 +87,20 @@ class Pages:
         self._seen: set[tuple[str, ...]] = set()
 
     def turn(self, request: RequestInfo, following: tuple[str, ...]) -> None:
-        """Go on to the next page; no listing comes back to a page that it has been to."""
+        """Go on to the next page; a listing never returns to an earlier one."""
         if following in self._seen:
-            raise bad_response(request, "the listing runs in a circle, back to an earlier page", transient=False)
+            raise bad_response(request, "the listing repeats itself: it returns to an earlier page", transient=False)
         self._seen.add(following)
         self.following, self.more = following, bool(following)
 
 
 async def require_absent(client: BucketClient, key: str) -> None:
-    """Make sure that there is no object with this key.
+    """Check that no object has this key.
 
     Raises
     ------
     KeyExistsError
-        If there is one.
+        If one does.
     """
     try:
         found = await client.call("head_object", key)
@@ -127,7 +127,7 @@ async def list_objects(client: BucketClient, prefix: str, delimiter: str, pages:
     contents = page.get("Contents", ())
     for start in range(0, len(contents), _AT_ONCE):
         items += [listed_object(request, item) for item in contents[start : start + _AT_ONCE]]
-        await asyncio.sleep(0)  # a thousand would hold the loop for too long
+        await asyncio.sleep(0)  # a thousand would block the loop for too long
     if delimiter:
         items += [listed_folder(request, item) for item in page.get("CommonPrefixes", ())]
         items.sort(key=lambda item: item.key.encode())
@@ -137,9 +137,9 @@ async def list_objects(client: BucketClient, prefix: str, delimiter: str, pages:
 
 
 async def delete_objects(client: BucketClient, keys: list[str]) -> dict[str, LfaError]:
-    """Delete up to 1,000 objects in one request, and return the errors of those that were not."""
+    """Delete up to 1,000 objects in one request, and return the errors of those that were not deleted."""
     request = client.info("delete_objects")
-    # Not "Quiet": only a response that names each key proves that it was deleted.
+    # Not "Quiet": only a response that lists each key proves that the object was deleted.
     response = await client.call(
         "delete_objects",
         extra_timeout=_DELETE_TIMEOUT * len(keys),
@@ -152,18 +152,18 @@ async def delete_objects(client: BucketClient, keys: list[str]) -> dict[str, Lfa
         error = ClientError({"Error": item, "ResponseMetadata": response["ResponseMetadata"]}, "DeleteObjects")
         failed[key] = service_error(error, request._replace(key=key))
     for key in left - failed.keys():
-        failed[key] = bad_response(request._replace(key=key), "the response does not say that it was deleted")
+        failed[key] = bad_response(request._replace(key=key), "the response does not confirm the deletion")
     return failed
 
 
 async def create_bucket(client: BucketClient, *, hidden: bool = False) -> None:
-    """Make the bucket; no error if it is there and this user may see it.
+    """Create the bucket; it is not an error if it exists and this user may see it.
 
-    With ``hidden``, also none if it is there (a missing one is a 404) and this
-    user may not even see it: those who may only write need not.
+    With ``hidden``, nor is it if the bucket exists (else the status is 404)
+    and this user may not see it: a user who only writes need not.
     """
     meta = client.client.meta
-    # AWS's own service wants to hear its region, except for the first of them.
+    # AWS expects the region, except for the first one.
     on_aws = meta.endpoint_url.endswith(".amazonaws.com") and meta.region_name != "us-east-1"
     params: dict[str, Any] = {}
     if on_aws:
@@ -173,7 +173,7 @@ async def create_bucket(client: BucketClient, *, hidden: bool = False) -> None:
     except ServiceError as error:
         if error.response["Error"].get("Code") == "BucketAlreadyOwnedByYou":
             return
-        # Some servers do not say whose it is; and who may use a bucket may not be allowed to make one.
+        # Some servers do not say who owns it; and a user who may use a bucket may not be allowed to create one.
         try:
             await client.call("head_bucket")
         except ServiceError as unseen:
@@ -182,7 +182,7 @@ async def create_bucket(client: BucketClient, *, hidden: bool = False) -> None:
 
 
 async def list_uploads(client: BucketClient, prefix: str, age: timedelta, pages: Pages) -> list[PendingUpload]:
-    """Return those of the next page of multipart uploads that were begun at least ``age`` ago."""
+    """Return the multipart uploads of the next page that were started at least ``age`` ago."""
     more: dict[str, Any] = dict(zip(("KeyMarker", "UploadIdMarker"), pages.following, strict=False))
     if prefix:
         more["Prefix"] = prefix
@@ -195,18 +195,18 @@ async def list_uploads(client: BucketClient, prefix: str, age: timedelta, pages:
         marker = page.get("NextUploadIdMarker")
         following = require_field(request, page, "NextKeyMarker", str), marker if isinstance(marker, str) else ""
     pages.turn(request, following)
-    # A server tells its time in whole seconds: by that, one may be begun in the future.
+    # Servers give their time in whole seconds: by that, an upload may seem to start in the future.
     return [upload for upload in uploads if now - upload.initiated >= age or not age]
 
 
 async def abort_uploads(client: BucketClient, prefix: str, age: timedelta) -> int:
-    """Abort multipart uploads that were begun at least ``age`` ago; return their number."""
+    """Abort multipart uploads that were started at least ``age`` ago; return their number."""
     count, pages = 0, Pages()
     while pages.more:
         for upload in await list_uploads(client, prefix, age, pages):
             try:
                 await client.call("abort_multipart_upload", upload.key, UploadId=upload.upload_id)
-            except UploadNotFoundError:  # ended meanwhile
+            except UploadNotFoundError:  # it has ended in the meantime
                 continue
             count += 1
     return count

@@ -17,8 +17,8 @@ MIN_PART_SIZE = 5 * MiB
 MAX_PART_SIZE = 5 * GiB
 MAX_OBJECT_SIZE = 5 * TiB
 
-# Parts of a source of unknown length double so often that the 10,000th
-# reaches past 5 TiB, even from the smallest part size.
+# Parts of a source of unknown length double so often that the 10,000th reaches past 5 TiB, even from the smallest
+# size.
 _PARTS_PER_DOUBLING = 900
 
 
@@ -31,10 +31,10 @@ class ByteRange(NamedTuple):
 
 
 def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
-    """Sizes to read for part 1, 2, ..., in bytes; no more than S3 takes.
+    """Sizes to read for part 1, 2, ..., in bytes; at most what S3 accepts.
 
-    The last part is as long as what is left. With a known ``size`` all parts
-    are equally long; with an unknown one (`None`) they grow now and then.
+    The last part has the bytes that are left. With a known ``size`` all parts
+    are equally long; with an unknown one (`None`) they grow from time to time.
 
     Raises
     ------
@@ -50,12 +50,12 @@ def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
 
 
 def even_part_size(size: int, width: int, least: int, most: int) -> int:
-    """Part size, in bytes, that gives ``width`` requests work until the end.
+    """Part size, in bytes, that keeps ``width`` requests busy until the end.
 
-    Each gets as many parts as the others: as few as ``most`` lets them be, for
-    each request costs milliseconds of the event loop, but two where there is
-    enough for it, so that some are hashed while others are on their way. The
-    last part is as long as the others, so that their number tells the size.
+    Each gets the same number of parts: as few as ``most`` allows, because each
+    request costs milliseconds of the event loop, but two if there are enough
+    data, so that some parts are hashed while others are sent. The last part is
+    as long as the others, so that their number tells the size.
     """
     share = -(-size // width)
     rounds = max(min(2, share // (2 * least)), -(-share // most), 1)
@@ -64,7 +64,7 @@ def even_part_size(size: int, width: int, least: int, most: int) -> int:
 
 
 def bounded_part_size(width: int, least: int, most: int, memory: int) -> int:
-    """Part size of which ``width``, and the next one, fit in so many bytes of memory; in full MiB, to be guessed."""
+    """Part size of which ``width`` and one more fit in the memory, in bytes; whole MiB, so that it can be guessed."""
     return max(least, min(most, memory // (width + 1) // MiB * MiB))
 
 
@@ -75,13 +75,13 @@ def _grow(part_size: int, *, known: bool) -> Iterator[int]:
 
 
 def too_large(size: int | None = None) -> str:
-    """Say that a source is larger than an object can be."""
+    """Return the message for a source that is larger than an object can be."""
     what = "the source" if size is None else f"{size} bytes"
     return f"{what} would not fit in one S3 object (at most 5 TiB in 10,000 parts)"
 
 
 def next_range(left: int, width: int, least: int, most: int) -> int:
-    """Bytes to ask for next of so many that are left.
+    """Return the number of bytes to request next, of those that are left.
 
     A fair share for each of ``width`` requests: so ranges grow shorter towards
     the end, and all requests end at about the same time.

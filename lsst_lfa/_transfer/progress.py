@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 __all__ = ["BodyProgress", "Callback", "Progress"]
 
 T = TypeVar("T")
-# What it returns is awaited if it can be, else ignored: `tqdm.update` returns a bool.
+# Its result is awaited if possible, and otherwise ignored: `tqdm.update` returns a bool.
 Callback = Callable[[int], object]
 
 
 class Progress:
-    """Tells a callback how many bytes were moved since its last call.
+    """Tells a callback how many bytes were transferred since its last call.
 
     Parameters
     ----------
     callback : callable or `None`
         A plain function or a coroutine function of one `int`. It runs in the
-        task that called the transfer, so what it raises, and a cancellation of
+        task that called the transfer, so its exceptions, and a cancellation of
         its own task, reach the caller.
 
     Raises
@@ -45,12 +45,12 @@ class Progress:
         self._news = asyncio.Event()
 
     def advance(self, count: int) -> None:
-        """Note that ``count`` more bytes were moved."""
+        """Note that ``count`` more bytes were transferred."""
         self._pending += count
         self._news.set()
 
     async def follow(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` in a task, the callback meanwhile in this one.
+        """Run ``work`` in a task, and the callback in this one.
 
         Returns
         -------
@@ -83,7 +83,7 @@ class Progress:
 
 
 class BodyProgress:
-    """Counts one body on its way up: what is sent again is not counted again."""
+    """Counts the bytes of one body that is sent; bytes sent twice are counted once."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -91,7 +91,7 @@ class BodyProgress:
         self._counted = 0
 
     def restart(self) -> None:
-        """Begin the body anew."""
+        """Start the body again from the beginning."""
         self._sent = 0
 
     def moved(self, count: int) -> None:
@@ -102,6 +102,6 @@ class BodyProgress:
             self._counted = self._sent
 
     def complete(self, size: int) -> None:
-        """Note that the server has all ``size`` bytes, however they got there."""
+        """Note that the server has all ``size`` bytes, whichever attempt sent them."""
         self.restart()
         self.moved(size)

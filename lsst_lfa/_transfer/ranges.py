@@ -34,7 +34,7 @@ __all__ = ["SHORT_RANGE", "Fetch", "PinnedObject", "RangeReader", "S3RangeReader
 # The shortest range, but for the last.
 SHORT_RANGE = 4 * MiB
 _RANGE_NOT_SATISFIABLE = 416
-# Received before it is seen whether the range was cut short meanwhile: never past what is given up.
+# Bytes received before checking whether the range was cut short: never beyond the part that was given up.
 _AT_ONCE = SHORT_RANGE
 
 
@@ -51,7 +51,7 @@ class RangeReader(Protocol):
 
     @property
     def slots(self) -> Slots:
-        """What limits how many ranges are under way, and how fast they come."""
+        """Limits the number of ranges in progress, and their rate."""
 
     def attempts(self) -> Attempts:
         """Return the attempts for one range."""
@@ -62,7 +62,7 @@ class RangeReader(Protocol):
         Returns
         -------
         response : `aiohttp.ClientResponse`
-            With its head read, and nothing of its body.
+            With its headers read, and nothing of its body.
 
         Raises
         ------
@@ -88,13 +88,14 @@ class S3RangeReader:
         params = {name.replace("-", ""): value for name, value in headers.items()}
         response = await self._client.client.get_object(Bucket=self._client.bucket, Key=self._key, **params)
         body = response["Body"]
-        # aiobotocore 3.7 has a proxy of the response that our HTTP session gave it, later ones hold it.
+        # aiobotocore 3.7 has a proxy of the response that our HTTP session returned, later ones have the response
+        # itself.
         opened: aiohttp.ClientResponse = getattr(body, "raw_stream", body)
         return opened
 
 
 class PinnedObject:
-    """One version of an object, known from the first response on.
+    """One version of an object, known once the first response has arrived.
 
     Every range is of this version: later requests are pinned by its ETag.
 
@@ -128,18 +129,19 @@ class PinnedObject:
 
 
 class Fetch:
-    """One range on its way down, through as many attempts as it takes.
+    """One range that is being downloaded, in as many attempts as it takes.
 
-    What arrived is kept: a request that breaks off is resumed where it stopped.
+    Received bytes are kept: a request that breaks off is resumed where it
+    stopped.
 
     Parameters
     ----------
     pinned, reader
-        What is fetched, and how.
+        What is downloaded, and how.
     start, stop : `int`
-        Which bytes, as far as there are so many.
+        The bytes, as far as they exist.
     open_writer : callable
-        Called with start and stop, when the size is known; gives the writer.
+        Called with start and stop when the size is known; returns the writer.
     """
 
     def __init__(
@@ -168,14 +170,14 @@ class Fetch:
                 await self._attempt(timeout)
 
     def seconds_left(self) -> float:
-        """Seconds that the rest will take, at the rate so far."""
+        """Estimated seconds for the rest, at the rate so far."""
         done = self._position - self._start
         if self._stop is None or not done:
             return 0.0
         return (self._stop - self._position) / done * (asyncio.get_running_loop().time() - self._began)
 
     def give_up_half(self) -> tuple[int, int] | None:
-        """Leave the second half of what is left to somebody else; return its bounds."""
+        """Leave the second half of the rest to another request; return its bounds."""
         if self._stop is None or self._without_range or self._stop - self._position < 2 * SHORT_RANGE:
             return None
         stop, self._stop = self._stop, (self._position + self._stop) // 2
@@ -197,7 +199,7 @@ class Fetch:
             body.close()
 
     async def _open(self) -> aiohttp.ClientResponse | None:
-        """Ask for what is missing; `None` says that the object is empty."""
+        """Request the missing bytes; `None` means that the object is empty."""
         asked = {"If-Match": self._object.etag} if self._object.etag else {}
         if not self._without_range:
             asked["Range"] = f"bytes={self._position}-{(self._stop or 0) - 1}"
@@ -212,28 +214,28 @@ class Fetch:
                 self._open_writer(0, 0)
                 self._object.known.set()
                 return None
-            # It may be empty, or the server wrong: what comes without a range will prove it.
+            # It may be empty, or the server may be wrong: a request without a range will tell.
             self._without_range = True
             what = "the server says that the range is beyond the end, and not that the object is empty"
             raise bad_response(self._reader.request, what) from error
 
     def _learn(self, response: aiohttp.ClientResponse, headers: RangeHeaders) -> None:
-        """Check that the response is the range that is missing, of the version that is known."""
+        """Check that the response is the missing range, of the known version."""
         pinned, given, request = self._object, headers.given, self._reader.request
         if not headers.etag:
             hint = "Ranges are pinned to the object's ETag: use a service, or a proxy, that sends it."
-            # A web page, say of a captive portal, may give way to the object; what serves ranges will not change.
+            # A web page (of a captive portal) may be gone the next time; a server that sends ranges will not change.
             transient = response.status != 206  # noqa: PLR2004
             raise bad_response(request, "the server's response has no ETag", hint, transient=transient)
         resized = given is not None and pinned.known.is_set() and given.total != pinned.size
         if pinned.etag and (headers.etag != pinned.etag or resized):
             raise _changed(request, response)
-        # A body that ends with the connection, as HTTP/1.0 has it, may be cut short and nobody notices.
+        # A body that ends with the connection, as in HTTP/1.0, may be cut short without anyone noticing.
         marked = "Transfer-Encoding" in response.headers
         endless = given is None and headers.length is None and marked and response.status == 200  # noqa: PLR2004
         whole = self._without_range and given is not None and given[:2] == (0, given.total)
         if self._start == 0 and (endless or whole):
-            # All of it comes, from its begin: what is here already is passed over.
+            # The whole object comes, from its beginning: bytes that have been received are skipped.
             self._without_range, self._skip = True, self._position
             if not pinned.known.is_set():
                 pinned.whole, self._stop = True, given.total if given else None
@@ -261,7 +263,7 @@ class Fetch:
                 if not await body.readinto(scratch):
                     raise bad_response(self._reader.request, "a repeated response was shorter than the first")
         while self._stop is None or self._position < self._stop:
-            # The end may have been given to another request meanwhile.
+            # The end may have been given to another request in the meantime.
             most = rate.chunk or _AT_ONCE
             most = most if self._stop is None else min(most, self._stop - self._position)
             with writer.get_buffer(self._position)[:most] as view:
@@ -291,7 +293,7 @@ class Fetch:
 
 def _changed(request: RequestInfo, response: aiohttp.ClientResponse) -> ServiceError:
     parsed: dict[str, Any] = {
-        "Error": {"Code": "PreconditionFailed", "Message": "the ETag or the size is another one now"},
+        "Error": {"Code": "PreconditionFailed", "Message": "the ETag or the size has changed"},
         "ResponseMetadata": {"HTTPStatusCode": response.status, "HTTPHeaders": dict(response.headers)},
     }
     return service_error(ClientError(parsed, "GetObject"), request)

@@ -1,4 +1,4 @@
-"""A limit for the bytes per second of all transfers together."""
+"""A limit on the bytes per second of all transfers together."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 
 __all__ = ["RateLimiter"]
 
-# Seconds' worth of bytes that move between two looks at the clock.
+# Bytes that pass between two looks at the clock, in seconds.
 _SLICE = 0.05
 _LEAST_SLICE = 16 * 1024
 
 
 class RateLimiter:
-    """Lets bytes pass at a rate, first come, first served, and saves up nothing.
+    """Lets bytes pass at a fixed rate, first come, first served, without saving up unused time.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class RateLimiter:
 
     @property
     def chunk(self) -> int | None:
-        """How many bytes should pass at a time, at the most; `None` is no limit."""
+        """The maximum number of bytes that should pass at once; `None` means no limit."""
         return None if math.isinf(self._rate) else max(_LEAST_SLICE, int(self._rate * _SLICE))
 
     async def take(self, count: int) -> None:

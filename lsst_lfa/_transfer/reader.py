@@ -1,4 +1,4 @@
-"""Parts of an object: ranges of one version of it, a reader that can seek, a stream that closes by itself."""
+"""Parts of an object: ranges of one version, a seekable reader, a stream that closes by itself."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ if TYPE_CHECKING:
 
 __all__ = ["ByteStream", "ObjectReader", "check_range", "download_range", "open_reader"]
 
-# Read ahead: so much at first, and twice as much each time that the reading goes on.
+# Prefetched at first; doubled each time that sequential reading continues.
 _MIN_WINDOW = 64 * 1024
 _MAX_WINDOW = 4 * 1024 * 1024
 
 
 def check_range(start: int, stop: int | None) -> tuple[int, int | None]:
-    """Return ``start`` and ``stop`` as integers, if these are bytes ``start`` to ``stop - 1`` of something.
+    """Return ``start`` and ``stop`` as integers, if they form a range of bytes ``start`` to ``stop - 1``.
 
     Raises
     ------
     TypeError
         If one is not an integer.
     ValueError
-        If they are no such bytes.
+        If they do not.
     """
     start, stop = operator.index(start), None if stop is None else operator.index(stop)
     if start < 0 or (stop is not None and stop < start):
-        msg = f"start={start} and stop={stop} are no range of bytes: 0 <= start <= stop is needed"
+        msg = f"start={start} and stop={stop} do not form a range of bytes: it must be 0 <= start <= stop"
         raise ValueError(msg)
     return start, stop
 
 
 async def pin(client: BucketClient, key: str, on_bytes: Callable[[int], None] = lambda _: None) -> PinnedObject:
-    """Ask for an object's size and version, by which all of its ranges are pinned."""
+    """Request an object's size and version, to which all of its ranges are pinned."""
     response = await head_response(client, key)
     request = client.info("head_object", key)
     size = object_info(request, key, response).size
@@ -64,7 +64,7 @@ async def pin(client: BucketClient, key: str, on_bytes: Callable[[int], None] = 
 async def download_range(
     client: BucketClient, key: str, sink: Sink, progress: Progress, *, start: int, stop: int | None
 ) -> None:
-    """Fetch bytes ``start`` to ``stop``, or to the end, or as many of them as there are, into ``sink``."""
+    """Fetch bytes ``start`` to ``stop``, or to the end, as far as they exist, into ``sink``."""
     await progress.follow(_download_range(client, key, sink, progress, start, stop))
     await progress.finish()
 
@@ -80,7 +80,7 @@ async def _download_range(  # noqa: PLR0917 - as above
 async def _fetch_ranges(
     reader: S3RangeReader, pinned: PinnedObject, sink: Sink, spans: Sequence[tuple[int, int]], room: int = 0
 ) -> None:
-    """Fetch ranges of a pinned object, in parallel, and put one behind the other, after ``room`` bytes."""
+    """Fetch ranges of a pinned object in parallel, and place them one after another, after ``room`` bytes."""
     open_sink(reader, sink, room + sum(stop - start for start, stop in spans))
     async with task_group() as group:
         ranges = RangesUnderWay(reader, pinned, group)
@@ -90,7 +90,7 @@ async def _fetch_ranges(
 
 
 class _Shifted:
-    """A sink in which bytes are put ``shift`` bytes before their position in the object."""
+    """A sink that places bytes ``shift`` bytes before their position in the object."""
 
     def __init__(self, sink: Sink, shift: int) -> None:
         self._sink = sink
@@ -157,7 +157,7 @@ class ObjectReader:
         ValueError
             If the reader is closed.
         LfaError
-            If the service failed.
+            If the request failed.
         """
         async with self._lock:
             self._check_open()
@@ -187,17 +187,17 @@ class ObjectReader:
         return self._position
 
     async def read_range(self, start: int, stop: int) -> bytes:
-        """Return bytes ``start`` to ``stop - 1``, or as many of them as there are.
+        """Return bytes ``start`` to ``stop - 1``, as far as they exist.
 
-        The position stays where it is, and nothing is read ahead. Several
-        tasks may do so at the same time.
+        The position does not change, and nothing is prefetched. Several tasks
+        may do so at the same time.
         """
         start, _ = check_range(start, stop)
         stop = min(operator.index(stop), self.size)
         return (await self.read_ranges([(min(start, stop), stop)])).getvalue()
 
     async def read_ranges(self, spans: Sequence[tuple[int, int]], prefix: bytes = b"") -> io.BytesIO:
-        """Return ``prefix``, and behind it ranges of bytes that are within the object, one behind the other."""
+        """Return ``prefix`` followed by ranges of the object, one after another."""
         self._check_open()
         sink = MemorySink()
         try:
@@ -232,10 +232,10 @@ class ObjectReader:
         return b"".join(pieces)
 
     async def _fill(self, start: int, stop: int) -> None:
-        """Have byte ``start`` in the buffer, and perhaps what follows on its way."""
+        """Get byte ``start`` into the buffer, and perhaps request the bytes that follow."""
         in_order = start == self._start + len(self._buffer)
         if self._ahead is not None and in_order:
-            await asyncio.wait({self._ahead})  # so that a cancellation ends the waiting, not the reading
+            await asyncio.wait({self._ahead})  # so that a cancellation ends the wait, but not the reading
             self._check_open()
             task, self._ahead = self._ahead, None
             self._buffer, self._start = task.result(), start
@@ -263,7 +263,7 @@ async def open_reader(
     """Open a reader of the version that the object has now.
 
     Each request borrows the client for itself: nothing is held, and no time
-    limit runs, while the reader's owner is at work on what it read.
+    limit runs, while the reader's owner works on the data.
     """
     async with borrow() as client:
         pinned = await pin(client, key, on_bytes)
@@ -278,9 +278,10 @@ async def open_reader(
 class ByteStream:
     """An object's bytes in order: an async iterator, and an async context manager that closes it.
 
-    Use it with ``async with``: then nothing is under way any more after the
-    block, however it is left. A plain ``async for`` to the end does as well;
-    one that is left early goes on reading ahead until it is collected.
+    Use it with ``async with``: when the block ends, for whatever reason,
+    nothing is left running. A plain ``async for`` is enough if it runs to the
+    end; if it is abandoned early, it keeps prefetching until it is
+    garbage-collected.
     """
 
     def __init__(self, chunks: AsyncGenerator[bytes, None]) -> None:
