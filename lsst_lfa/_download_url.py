@@ -129,7 +129,7 @@ async def download_url(
 
 async def wait_for(download: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Download what may not be there yet; see `download_url`."""
-    if seconds < 0:
+    if not seconds >= 0:  # nor what is no number (NaN), which would never be over
         msg = f"wait is {seconds!r}; it must be a number of seconds, 0 or more"
         raise ValueError(msg)
     loop = asyncio.get_running_loop()

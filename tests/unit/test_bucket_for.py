@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -180,8 +181,9 @@ async def test_an_object_that_is_not_there_yet_is_waited_for(bucket: AsyncS3Buck
 
 
 async def test_what_no_waiting_helps_is_told_at_once(bucket: AsyncS3Bucket) -> None:
-    with pytest.raises(ValueError, match="wait"):
-        await download_url(bucket.url("k"), wait=-1)
+    for wait in (-1, math.nan):
+        with pytest.raises(ValueError, match="wait"):
+            await asyncio.wait_for(download_url(bucket.url("k"), wait=wait), 20)
     with pytest.raises(errors.BucketNotFoundError):
         await asyncio.wait_for(download_url(f"{bucket._endpoint_url}/nowhere/k", wait=100), 20)
 
