@@ -1,4 +1,4 @@
-"""What is stored with an object's bytes: its type, its metadata, and what else S3 takes. Pure."""
+"""What is stored with an object's data: its type, its metadata, and S3's other options. No I/O."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 DEFAULT_TYPE: Final = "binary/octet-stream"
-"""S3's own type for what nobody named."""
+"""S3's default type."""
 
 _MIME_TYPES: Final = mimetypes.MimeTypes()
 # FITS: RFC 4047 (a tile-compressed file is a FITS file as well); YAML: RFC 9512; Parquet: IANA's registry.
@@ -35,7 +35,7 @@ for _end in (".yaml", ".yml"):
     _MIME_TYPES.add_type("application/yaml", _end)
 _MIME_TYPES.add_type("text/csv", ".ecsv")
 _MIME_TYPES.add_type("application/vnd.apache.parquet", ".parquet")
-# What was compressed stays so on its way down: its type is that of the compressed file.
+# A compressed file stays compressed on download: its type is that of the compression.
 _COMPRESSED: Final = {
     "gzip": "application/gzip",
     "bzip2": "application/x-bzip2",
@@ -44,8 +44,8 @@ _COMPRESSED: Final = {
     "br": "application/x-brotli",
 }
 
-# boto3's ExtraArgs, but for those that our own arguments set; those of SSE-C, which a download could not give;
-# and those of checksums: see `TransferConfig.integrity`.
+# boto3's ExtraArgs, except those that our own arguments set, those of SSE-C, which a download could not pass, and
+# those of checksums: see `TransferConfig.integrity`.
 _EXTRA_ARGS: Final = frozenset(
     {
         "ACL",
@@ -86,13 +86,13 @@ _KEPT: Final = frozenset(
         "WebsiteRedirectLocation",
     }
 )
-# A time is written in many ways.
+# A time can be written in many ways.
 _TOLD: Final = _KEPT - {"Expires"}
 _OF_EVERY_REQUEST: Final = frozenset({"ExpectedBucketOwner", "RequestPayer"})
 _NAME = re.compile(r"[A-Za-z0-9.-]+")
-# A header's own form: nothing to quote, and no white space at its ends, which servers strip.
+# Text that a header can hold as it is: nothing to quote, and no white space at its ends, which servers strip.
 _PLAIN = re.compile(r"[!-~](?:[ -~]*[!-~])?")
-# What a client (aiohttp) takes of a header is 8,190 bytes.
+# A client (aiohttp) accepts 8,190 bytes of a header.
 _LONGEST: Final = 8_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _WORD = r"=\?[\w-]+\?(?:b\?[a-z0-9+/]*=*|q\?[^?\s]+)\?="
@@ -101,12 +101,13 @@ _ENCODED_WORDS = re.compile(rf"{_WORD}(?:\s+{_WORD})*", re.IGNORECASE | re.ASCII
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UploadOptions:
-    """What an upload stores beside the bytes, and whether it may replace an object.
+    """What an upload stores with the data, and whether it may replace an object.
 
     Attributes
     ----------
     params : `dict`
-        For the request that makes the object: PutObject, CreateMultipartUpload.
+        For the request that creates the object: PutObject,
+        CreateMultipartUpload.
     if_none_match : `bool`
         Whether an object with this key must not be replaced.
     """
@@ -116,11 +117,11 @@ class UploadOptions:
 
     @property
     def common(self) -> dict[str, Any]:
-        """What goes with every request: those of parts, too."""
+        """The parameters of every request, including those of parts."""
         return {name: value for name, value in self.params.items() if name in _OF_EVERY_REQUEST}
 
     def are_stored(self, head: Mapping[str, Any]) -> bool | None:
-        """Whether this is what a response to HEAD tells; `None` if it never tells some of it (ACL, tags)."""
+        """Whether this matches the response to HEAD; `None` if HEAD does not return some of it (ACL, tags)."""
         ours = self.params.keys() - _OF_EVERY_REQUEST
         if any(_decoded(self.params[name]) != _decoded(head.get(name)) for name in ours & _TOLD):
             return False
@@ -129,28 +130,28 @@ class UploadOptions:
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """What a copy stores beside the bytes.
+    """What a copy stores with the data.
 
     Attributes
     ----------
     given : `dict`
-        What takes the place of what the source has; the rest is kept.
+        The values that replace the source's; the rest is kept.
     """
 
     given: dict[str, Any]
 
     def params_for_copy(self, source: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of CopyObject, which keeps all that the source has, or nothing of it."""
+        """Return the parameters of CopyObject, which keeps either all or none of the source's values."""
         directives = {"TaggingDirective": "REPLACE"} if "Tagging" in self.given else {}
         if not self.given.keys() & _KEPT:
             return self.given | directives
         return self.params_for_new(source) | directives | {"MetadataDirective": "REPLACE"}
 
     def params_for_new(self, source: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the parameters of a new object, for which HEAD told what the ``source`` has."""
+        """Return the parameters of a new object, given the response to a HEAD of the ``source``."""
         kept = {name: source[name] for name in _KEPT if source.get(name)}
         if "Metadata" in kept:
-            # As text, since some servers send what no header may have.
+            # As text, since some servers send values that no header may have.
             kept["Metadata"] = {name: _encode(_decode(value)) for name, value in kept["Metadata"].items()}
         return kept | self.given
 
@@ -202,14 +203,14 @@ def _given(
             msg = f"{name} has control characters: {value!r}"
             raise ValueError(msg)
     if params.get("ContentType") == "":
-        raise ValueError("the content type is empty: leave it out, and it is guessed")
+        raise ValueError("the content type is empty: omit it to have it guessed")
     if "Metadata" in params:
         params["Metadata"] = encode_metadata(params["Metadata"])
     return params
 
 
 def guess_type(key: str) -> str:
-    """Guess an object's MIME type by the end of its key."""
+    """Guess an object's MIME type from its key's suffix."""
     guessed, encoding = _MIME_TYPES.guess_type(key.rpartition("/")[2])
     if encoding is not None:
         return _COMPRESSED.get(encoding, DEFAULT_TYPE)
@@ -217,7 +218,7 @@ def guess_type(key: str) -> str:
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return metadata as their headers have them: what is not plain ASCII in words of RFC 2047, as S3 does."""
+    """Return metadata in the form of headers: values that are not plain ASCII are encoded by RFC 2047, as in S3."""
     encoded: dict[str, str] = {}
     for name, value in metadata.items():
         if not isinstance(name, str) or not isinstance(value, str):
@@ -237,14 +238,14 @@ def encode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def _encode(value: str) -> str:
-    # Nor an empty one, of which SeaweedFS keeps nothing.
+    # Nor an empty one, which SeaweedFS does not keep.
     if _PLAIN.fullmatch(value) and "=?" not in value:
         return value
     return f"=?UTF-8?B?{base64.b64encode(value.encode()).decode()}?="
 
 
 def decode_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return metadata as they were given to `encode_metadata`, with names in lower case."""
+    """Return metadata as they were passed to `encode_metadata`, with names in lower case."""
     return {name.lower(): _decode(value) for name, value in metadata.items()}
 
 
@@ -258,4 +259,4 @@ def _decode(value: str) -> str:
     try:
         return str(make_header(decode_header(value)))
     except (HeaderParseError, LookupError, ValueError):
-        return value  # somebody else's, and not what it looks like
+        return value  # stored by another client, and not what it looks like

@@ -1,4 +1,4 @@
-"""A body on its way up: from memory to the network, in slices."""
+"""The body of an upload: from memory to the network, in slices."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ _UNSIGNED = "UNSIGNED-PAYLOAD"
 class RequestBody:
     """A request's body, in memory: hashed off the loop, sent in slices.
 
-    An async iterator for aiohttp, which would hold ``bytes`` up to the loop in
-    one piece and read file objects 64 KiB at a time; a file object for
-    botocore, which reads it when it computes a checksum of its own.
+    It is an async iterator for aiohttp, which would block the loop with
+    ``bytes`` in one piece, and would read a file object 64 KiB at a time. It
+    is a file object for botocore, which reads it when it computes a checksum
+    of its own.
 
-    Only copies leave it: a transport, or the traceback of an error, may keep
-    what it was given for longer than the memory behind the views is ours. A
-    slice is copied while the cache is about to need it anyway, which was
-    measured to cost nothing.
+    Only copies leave it, because a transport, or the traceback of an error,
+    may keep them for longer than the memory behind the views is ours. Copying
+    a slice just before it is sent costs nothing measurable, since it is then
+    in the cache.
 
     Parameters
     ----------
@@ -43,14 +44,15 @@ class RequestBody:
     io_chunksize : `int`
         Bytes in a slice.
     progress : `BodyProgress`
-        Is told of each slice that was taken.
+        Told of each slice that the network took.
     slots : `Slots`, optional
-        So are their lanes; and they say how fast it may go.
+        Their lanes are told as well; and they limit the rate.
 
     Attributes
     ----------
     sha256 : `str`
-        What the signature needs, in hexadecimal digits, or ``UNSIGNED-PAYLOAD``; after `digest`.
+        The digest for the signature, in hexadecimal, or ``UNSIGNED-PAYLOAD``;
+        after `digest`.
     md5 : `str` or `None`
         For ``Content-MD5``, in Base64.
     """
@@ -72,7 +74,7 @@ class RequestBody:
         self.md5: str | None = None
 
     async def digest(self, integrity: Integrity) -> None:
-        """Compute what protects the body."""
+        """Compute the digests that protect the body."""
         if integrity == "unsigned":
             self.sha256 = _UNSIGNED
             return
@@ -84,14 +86,14 @@ class RequestBody:
             self.md5 = base64.b64encode(content_md5.digest()).decode()
 
     def watched_by(self, timeout: StallTimeout) -> Self:
-        """Begin anew, and tell this attempt's time limit, no longer the last one's, of what is sent."""
+        """Start again, and report what is sent to the time limit of this attempt, no longer to that of the last one."""
         self._timeout = timeout
         self._position = 0
         return self
 
     @property
     def unsent(self) -> int:
-        """Bytes that the network has not been handed yet."""
+        """Bytes that have not been handed to the network yet."""
         return self._size - self._sent
 
     def _slices(self) -> Iterator[bytes]:
@@ -100,20 +102,20 @@ class RequestBody:
                 yield bytes(view[start : start + self._chunksize])
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        # Here, for aiohttp may send a body again by itself.
+        # Here, because aiohttp may send a body again by itself.
         self._progress.restart()
         self._sent = 0
         return _Slices(self._slices(), self)
 
     async def hand_over(self, count: int) -> None:
-        """Wait until the network may have ``count`` bytes more, which it gets then."""
+        """Wait until ``count`` more bytes may be handed to the network."""
         if self._slots is not None and self._timeout is not None and self._slots.rate.chunk is not None:
             with self._timeout.suspended():
                 await self._slots.rate.take(count)
         self._sent += count
 
     def taken(self, count: int) -> None:
-        """Note that the network took ``count`` bytes more."""
+        """Note that the network took ``count`` more bytes."""
         if self._timeout is not None:
             self._timeout.made_progress(count)
         if self._slots is not None:
@@ -124,32 +126,32 @@ class RequestBody:
         return self._size
 
     def tell(self) -> int:
-        """Return the position that `read` has come to."""
+        """Return the position of `read`."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move the position, for `read`, as any file does."""
+        """Move the position of `read`, like any file."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = base + offset
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes from the position on."""
+        """Return up to ``size`` bytes from the position."""
         stop = self._size if size is None or size < 0 else min(self._position + size, self._size)
         pieces, base = [], 0
         for view in self._views:
             pieces.append(bytes(view[max(self._position - base, 0) : max(stop - base, 0)]))
             base += view.nbytes
         if self._timeout is not None:
-            self._timeout.made_progress(stop - self._position)  # a checksum takes its time, or it is sent at once
+            self._timeout.made_progress(stop - self._position)  # computing a checksum takes time
         self._position = stop
         return b"".join(pieces)
 
 
 class RepeatableBody:
-    """A body that botocore wraps, in chunks of AWS's own: from its beginning each time.
+    """A body that botocore wraps in AWS chunks, sent from its beginning each time.
 
-    aiohttp may send it again by itself, and would find it read.
+    aiohttp may send it again by itself, and would find it already read.
 
     Attributes
     ----------
@@ -177,7 +179,7 @@ class RepeatableBody:
 
 
 class _Slices:
-    """Hands out slices, and counts each when the next is asked for: then it was taken.
+    """Hands out slices, and counts each when the next is requested, for then it has been taken.
 
     Not an async generator: one that a broken request leaves unfinished would
     need a task to close it.
@@ -195,7 +197,7 @@ class _Slices:
         if self._handed:
             self._body.taken(self._handed)
             self._handed = 0
-            # A socket that takes all at once would let nobody else have the loop.
+            # A socket that takes everything at once would block the loop.
             await asyncio.sleep(0)
         piece = next(self._slices, None)
         if piece is None:

@@ -1,4 +1,4 @@
-"""A body on its way down: from the socket straight into its place."""
+"""The body of a download: from the socket straight to its destination."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ResponseBody", "connection_protocol"]
 
-# What is shorter comes as fast through aiohttp's parser.
+# Shorter bodies come as fast through aiohttp's parser.
 _WORTHWHILE = 128 * 1024
-# One turn of the event loop takes no more from a socket.
+# The maximum that one turn of the event loop takes from a socket.
 _AT_ONCE = 1024 * 1024
 _ENDED = "the connection was closed before the body was complete"
 
@@ -22,31 +22,31 @@ _ENDED = "the connection was closed before the body was complete"
 def connection_protocol(response: aiohttp.ClientResponse, *names: str) -> Any:
     """Return aiohttp's protocol of a response's connection.
 
-    aiohttp documents neither this protocol nor its names: where one of
-    ``names`` is missing, as where there is no connection any more, it is `None`.
+    aiohttp documents neither this protocol nor its names. If one of ``names``
+    is missing, or there is no connection any more, it is `None`.
     """
     protocol = getattr(response.connection, "protocol", None)
     return protocol if all(hasattr(protocol, name) for name in names) else None
 
 
 class ResponseBody:
-    """Receives a response's body in memory that the caller provides.
+    """Receives a response's body into memory that the caller provides.
 
-    aiohttp reads into new ``bytes``, copies them to others, and leaves it to
-    the caller to copy those to where they belong: three times the work, and
-    twice the memory to be had from the system. So once the response's head was
-    parsed, the connection gets a protocol of ours that receives in place, and
-    aiohttp gets it back when the body is complete. It makes a parser for each
-    request, so the connection can be used again.
+    aiohttp reads into new ``bytes``, copies them to other ones, and leaves it
+    to the caller to copy those to their destination: three times the work, and
+    twice the memory. So once the response's headers have been parsed, the
+    connection gets a protocol of ours that receives in place, and aiohttp gets
+    the connection back when the body is complete. aiohttp makes a new parser
+    for each request, so the connection can be used again.
 
     Parameters
     ----------
     response : `aiohttp.ClientResponse`
-        The response, of whose body nothing was read yet.
+        The response, whose body has not been read yet.
     length : `int` or `None`
-        Bytes in the body; `None` if only its end will tell.
+        Bytes in the body; `None` if that is known only at its end.
     on_bytes : callable
-        Called with the number of bytes whenever some are in their place.
+        Called with the number of bytes whenever some are in place.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, length: int | None, on_bytes: Callable[[int], None]) -> None:
@@ -57,22 +57,22 @@ class ResponseBody:
         self._ended = False
 
     async def readinto(self, view: memoryview) -> int:
-        """Fill ``view``, or as much of it as the body has bytes left.
+        """Fill ``view``, as far as the body has bytes left.
 
         Returns
         -------
         count : `int`
-            Bytes that were put there.
+            Bytes that were placed there.
 
         Raises
         ------
         aiohttp.ClientError
-            If the connection breaks, or ends early. What ``on_bytes`` was
-            told of is in its place.
+            If the connection is lost, or ends early. The bytes that
+            ``on_bytes`` was told of are in place.
         """
         done, stop = 0, view.nbytes if self._left is None else min(view.nbytes, self._left)
         while done < stop and self._receiver is None:
-            # What came along with the head is aiohttp's already.
+            # Bytes that came with the headers are already in aiohttp's hands.
             chunk = self._response.content.read_nowait(stop - done)
             if not chunk and self._take_over():
                 break
@@ -98,14 +98,14 @@ class ResponseBody:
         self._on_bytes(count)
 
     def _take_over(self) -> bool:
-        """Take the connection, if the rest of the body is in it as it is, and worth the trouble."""
+        """Take over the connection, if the rest of the body comes through it unchanged, and is worth the trouble."""
         protocol = connection_protocol(self._response, "transport", "set_response_params")
         transport = protocol.transport if protocol is not None else None
         if (
             transport is None
             or not hasattr(self._response.content, "feed_eof")
             or transport.is_closing()
-            or not transport.is_reading()  # paused by a parser that may hold some of the body back
+            or not transport.is_reading()  # paused by a parser that may hold back some of the body
             or "Transfer-Encoding" in self._response.headers
             or self._left is None
             or self._left < _WORTHWHILE
@@ -115,7 +115,7 @@ class ResponseBody:
         return True
 
     def close(self) -> None:
-        """End the receiving; a connection whose body is not complete is aborted."""
+        """Stop receiving; a connection whose body is not complete is aborted."""
         if self._receiver is not None:
             self._receiver.give_back()
             self._receiver = None  # they refer to each other, and to a part in memory
@@ -129,8 +129,8 @@ class ResponseBody:
 class _Receiver(asyncio.BufferedProtocol):
     """Receives on a transport in place of aiohttp's protocol, until it is given back.
 
-    Meanwhile that protocol does not know the transport: a response that was
-    read before over the same connection would pause and resume it.
+    In the meantime that protocol does not know the transport: an earlier
+    response on the same connection would otherwise pause and resume it.
     """
 
     def __init__(
@@ -164,15 +164,15 @@ class _Receiver(asyncio.BufferedProtocol):
             self._done = self._stop
 
     def give_back(self) -> None:
-        """Let the transport's own protocol have it again."""
+        """Give the transport back to its own protocol."""
         self._owner.transport = self._transport
         if self._transport.is_closing():
-            # It will not be used again, and what it still says is passed on. Under TLS one that was
-            # closed twice, as aiohttp does, has no protocol any more, to be asked for or to be set.
+            # It will not be used again, and what it still reports is passed on. A TLS transport that was closed twice,
+            # as aiohttp does, no longer has a protocol that could be read or set.
             return
         if self._transport.get_protocol() is not self:
             return
-        # Its parser has seen nothing of the body, and would take what comes next for it.
+        # Its parser has not seen the body, and would take the next bytes for it.
         self._owner.set_response_params()
         self._transport.set_protocol(self._owner)
         self._transport.resume_reading()
@@ -180,7 +180,7 @@ class _Receiver(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
         self._lent.release()
         if self._done == self._stop:
-            # Nobody waits for more: the end of a fill that was cancelled, or more than was promised.
+            # Nobody is waiting: this is the end of a cancelled fill, or more than was announced.
             self._lent = memoryview(bytearray(1))
         else:
             self._lent = self._view[self._done : min(self._done + _AT_ONCE, self._stop)]

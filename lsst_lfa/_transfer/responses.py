@@ -42,11 +42,11 @@ __all__ = [
 # RFC 9110, 14.1: the unit has no case.
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.ASCII | re.IGNORECASE)
 _EMPTY_RANGE = re.compile(r"bytes \*/0+", re.ASCII | re.IGNORECASE)
-# No object can have more parts, nor longer ones.
+# No object can have more parts, or longer ones.
 _MAX_SIZE = MAX_PARTS * MAX_PART_SIZE
 _YEARS = range(1970, 9000)
-# What only S3's response has, and only when the request was carried out. A
-# proxy's web page has none of it, though its status be 200.
+# Fields that only S3's response has, and only if the request was carried out. The web page of a proxy has none of
+# them, even with status 200.
 _PROOFS = {
     "copy_object": ("CopyObjectResult", dict),
     "create_multipart_upload": ("UploadId", str),
@@ -101,7 +101,8 @@ class Folder(NamedTuple):
     Attributes
     ----------
     key : `str`
-        The common part, delimiter included: the prefix that lists what is in it.
+        The common part, with the delimiter: pass it as ``prefix`` to list the
+        contents.
     """
 
     key: str
@@ -116,9 +117,9 @@ class PendingUpload(NamedTuple):
     key : `str`
         The key that its object would have.
     upload_id : `str`
-        What the server calls it.
+        The server's ID for it.
     initiated : `datetime.datetime`
-        When it was begun, in UTC.
+        When it was started, in UTC.
     """
 
     key: str
@@ -127,7 +128,7 @@ class PendingUpload(NamedTuple):
 
 
 def bad_response(request: RequestInfo, what: str, hint: str = "", *, transient: bool = True) -> ProtocolError:
-    """Make the error for a response that is not what S3 gives."""
+    """Return the error for a response that is not a valid S3 response."""
     made = request.failed(ProtocolError, what, hint, transient=transient)
     assert isinstance(made, ProtocolError)  # noqa: S101 - for the type checker
     return made
@@ -148,7 +149,7 @@ def require_field(request: RequestInfo, response: Mapping[str, Any], name: str, 
 
 
 def require_proof(request: RequestInfo, response: Mapping[str, Any]) -> None:
-    """Make sure that a response shows that the request was carried out."""
+    """Check that a response proves that the request was carried out."""
     if request.operation in _PROOFS:
         require_field(request, response, *_PROOFS[request.operation])
 
@@ -159,7 +160,7 @@ def etag_of(response: Mapping[str, Any]) -> str:
 
 
 def strong_etag(etag: str) -> str:
-    """Return the ETag that S3 gave, of one that a proxy may have weakened: only a strong one pins a version."""
+    """Return S3's own ETag for one that a proxy may have weakened, because only a strong one pins a version."""
     return etag.removeprefix("W/")
 
 
@@ -199,27 +200,27 @@ def listed_upload(request: RequestInfo, item: Mapping[str, Any]) -> PendingUploa
 
 
 def server_date(response: Mapping[str, Any]) -> datetime | None:
-    """Return the server's time; `None` where it tells none."""
+    """Return the server's time; `None` if it gives none."""
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     return parse_time(headers.get("date", ""))
 
 
 def server_time(response: Mapping[str, Any]) -> datetime:
-    """Return the server's time, since ours may be off; ours where the server tells none."""
+    """Return the server's time, since ours may be off; ours if the server gives none."""
     return server_date(response) or datetime.now(UTC)
 
 
 def parse_time(text: object) -> datetime | None:
-    """Parse a time as S3 writes it, in headers or in XML.
+    """Parse a time in the form that S3 uses, in headers or in XML.
 
-    Twenty times as fast as botocore, which takes any form. S3's times are all
-    UTC, whether they say so or not.
+    Twenty times as fast as botocore, which accepts any form. S3's times are
+    all in UTC, whether they say so or not.
 
     Returns
     -------
     time : `datetime.datetime` or `None`
-        `None` for what is no time, or none that one could compute with: whoever
-        needs it will miss it, and nobody else.
+        `None` for text that is not a time, or not one that can be computed
+        with: only code that needs it then fails.
     """
     for parse in (parsedate_to_datetime, datetime.fromisoformat):
         with suppress(TypeError, ValueError, IndexError, OverflowError):
@@ -230,16 +231,17 @@ def parse_time(text: object) -> datetime | None:
 
 
 class RangeHeaders(NamedTuple):
-    """What the response to a GET says of its body.
+    """What the response to a GET says about its body.
 
     Attributes
     ----------
     etag : `str`
         Of the object, with quotes.
     given : `ByteRange` or `None`
-        Which bytes come; `None` if that is not said in a valid way.
+        The bytes that it contains; `None` if that is not stated in a valid
+        way.
     length : `int` or `None`
-        Bytes in the body; `None` if only its end will tell.
+        Bytes in the body; `None` if that is known only at its end.
     digest : `bool`
         Whether the ETag may be a digest of the bytes: not where the server
         encrypts with a key of its own.
@@ -262,7 +264,7 @@ def parse_range_headers(status: int, headers: Mapping[str, str]) -> RangeHeaders
     given = None
     if status == 206 and (match := _CONTENT_RANGE.fullmatch(content_range)):  # noqa: PLR2004
         first, last, total = map(int, match.groups())
-        # One of another length is something else: the framing of several ranges (multipart/byteranges), say.
+        # A body of another length is something else, such as several ranges (multipart/byteranges).
         if first <= last < total <= _MAX_SIZE and length in {None, last + 1 - first}:
             given = ByteRange(first, last + 1, total)
             length = last + 1 - first

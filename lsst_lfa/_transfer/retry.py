@@ -1,4 +1,4 @@
-"""When to try again, and when to give up."""
+"""When to retry, and when to give up."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _LONGEST_DELAY = 5.0
 
 
 def back_off(first: float, failures: int, spread: float) -> float:
-    """Seconds to wait after so many failures in a row.
+    """Return the seconds to wait after this many consecutive failures.
 
-    Doubles from ``first`` to 5 s; ``spread``, from 0 to 1, takes up to half of
-    it off, so that many clients do not come back together.
+    Doubles from ``first`` to 5 s; ``spread``, from 0 to 1, reduces it by up to
+    one half, so that many clients do not retry at the same time.
     """
     longest: float = min(_LONGEST_DELAY, first * 2.0 ** min(failures - 1, 100))
     return longest * (1 - spread / 2)
 
 
 class RetryPolicy:
-    """Decides after each failure of one request whether it is tried again."""
+    """Decides after each failure of one request whether to retry it."""
 
     def __init__(self, config: TransferConfig) -> None:
         self._config = config
@@ -39,8 +39,8 @@ class RetryPolicy:
     def delay_after(self, error: LfaError, timeout: StallTimeout) -> float | None:
         """Seconds to wait before the next attempt; `None` to give up.
 
-        Limited in failures in a row, and in the time in which nothing moved.
-        An attempt that brought something to keep starts both anew.
+        Limits consecutive failures, and the time without progress. An attempt
+        that made lasting progress resets both.
         """
         if timeout.progressed:
             self._failures, self._idle = 0, 0.0

@@ -1,4 +1,4 @@
-"""What can be downloaded into: places that take bytes out of order."""
+"""Destinations of a download, which accept bytes out of order."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
 _GATHER = 1024 * 1024
-# What a stream's reader gets at a time, and holds beside what is read ahead.
+# What a stream's reader gets at once, and holds in addition to what is prefetched.
 _CHUNK = 256 * 1024
 
 
 class Writer(Protocol):
-    """Takes one range, from its start to its end."""
+    """Accepts one range, from its start to its end."""
 
     def get_buffer(self, position: int) -> memoryview:
-        """Return where the bytes from ``position`` on belong: room for one at least."""
+        """Return the buffer for the bytes from ``position`` on, with room for at least one."""
 
     async def buffer_updated(self, position: int) -> None:
         """Note that the bytes before ``position`` are in the buffer."""
@@ -36,7 +36,7 @@ class Sink(Protocol):
     """A destination."""
 
     def open(self, size: int | None) -> None:
-        """Make room for ``size`` bytes, if that is known; what was there before is forgotten."""
+        """Make room for ``size`` bytes, if that is known, and forget what was there before."""
 
     def writer(self, start: int, stop: int | None) -> Writer:
         """Return a writer of bytes ``start`` to ``stop``, or to the end if that is not known."""
@@ -66,7 +66,7 @@ class MemorySink:
         return _MemoryWriter(self._view, stop)
 
     def read(self, start: int, count: int) -> memoryview:
-        """Return bytes that were written."""
+        """Return bytes of the data."""
         return self._view[start : start + count]
 
     def _appended(self) -> None:
@@ -113,7 +113,7 @@ class _AppendingWriter:
         self._chunk = bytearray(_CHUNK)
 
     def get_buffer(self, position: int) -> memoryview:
-        # What came before an attempt broke off is in the chunk, and not in the file yet.
+        # The bytes that arrived before an attempt broke off are in the chunk, and not in the file yet.
         return memoryview(self._chunk)[position - self._file.tell() :]
 
     async def buffer_updated(self, position: int) -> None:

@@ -1,4 +1,4 @@
-"""What can be uploaded: anything that gives bytes, read off the loop into exact parts."""
+"""Sources of an upload: anything that yields bytes, read off the loop into exact parts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "Uploadable", "open_regular", "open_source"]
 
-# Shorter pieces are joined: a part of many small views costs more than a copy.
+# Shorter pieces are joined: many small views cost more than a copy.
 _SMALL = 64 * 1024
 # Seconds that closing a file, or restoring its position, may take before it is left to its thread.
 _END_TIMEOUT = 2.0
-# Files whose `readinto` is known to be as good as their `read`; a user's own kind may have but the latter.
+# Files whose `readinto` is known to work as well as `read`; a user's own class may have only the latter.
 _FILLING = frozenset({io.FileIO, io.BufferedReader, io.BufferedRandom})
 _AIOFILES: tuple[type, ...] = ()
-# aiofiles does not document these; without them its files are read by their `read`, as anybody's are.
+# aiofiles does not document these; without them its files are read with `read`, like any others.
 with suppress(ImportError):
     from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
 
@@ -42,14 +42,14 @@ Part = list[memoryview]
 
 
 class _SyncReader(Protocol):
-    """A binary file object, as far as an upload needs it."""
+    """The part of a binary file object that an upload needs."""
 
     def read(self, size: int, /) -> Buffer | None:
         """Return up to ``size`` bytes; none at the end."""
 
 
 class _AsyncReader(Protocol):
-    """The same with ``async def read``, as aiofiles has it."""
+    """The same with ``async def read``, as in aiofiles."""
 
     async def read(self, size: int, /) -> Buffer:
         """Return up to ``size`` bytes; none at the end."""
@@ -62,17 +62,17 @@ Uploadable: TypeAlias = "Buffer | os.PathLike[str] | _SyncReader | _AsyncReader 
 class Source(Protocol):
     """Something to upload, from its current position to its end.
 
-    An async context manager: when it ends with an error, the position is what
-    it was, so that the same object can be uploaded again.
+    An async context manager: if it ends with an error, the position is
+    restored, so that the same object can be uploaded again.
     """
 
     size: int | None
-    """Bytes to come; `None` if that is not known."""
+    """Number of bytes to come; `None` if unknown."""
     in_memory: bool
     """Whether all of them are in memory already."""
 
     async def __aenter__(self) -> Self:
-        """Get ready to read."""
+        """Prepare to read."""
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -83,7 +83,7 @@ class Source(Protocol):
         """Return exactly ``size`` bytes, or what is left before the end."""
 
     def recycle(self, part: Part) -> None:
-        """Empty a part that nobody reads any more; its memory may be used for another."""
+        """Release a part that nobody reads any more; its memory may be used for another."""
 
 
 def open_source(obj: object) -> Source:
@@ -98,10 +98,10 @@ def open_source(obj: object) -> Source:
     Raises
     ------
     TypeError
-        If it is none of these: a `str`, a file in text mode, ...
+        If it is none of these, such as a `str` or a file in text mode.
     """
     if isinstance(obj, str):
-        msg = "cannot upload a str: encode it (bytes), or give a pathlib.Path for a file of that name"
+        msg = "cannot upload a str: encode it to bytes, or pass a pathlib.Path for a file of that name"
         raise TypeError(msg)
     if isinstance(obj, os.PathLike):
         return _PathSource(Path(obj))
@@ -117,8 +117,8 @@ def open_source(obj: object) -> Source:
     if isinstance(obj, AsyncIterable):
         return _IteratorSource(obj)
     msg = (
-        f"cannot upload a {type(obj).__name__}: give bytes, a binary file object, a pathlib.Path "
-        "or an async iterator of bytes (upload_fits for an HDUList)"
+        f"cannot upload a {type(obj).__name__}: pass bytes, a binary file object, a pathlib.Path "
+        "or an async iterator of bytes (for an HDUList, use upload_fits)"
     )
     raise TypeError(msg)
 
@@ -152,7 +152,7 @@ class _BufferSource:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not left to the garbage collector: an error's traceback keeps what it refers to.
+        # Not left to the garbage collector: an error's traceback keeps its references.
         for view in reversed(self._views):
             view.release()
 
@@ -185,7 +185,7 @@ class _BytesIOSource(_BufferSource):
 
 
 def _sync(file: Any) -> Any:
-    """Return the sync file in one of aiofiles', where it can be had.
+    """Return the sync file inside one of aiofiles, if it is accessible.
 
     The async one reads in the event loop's default executor, which may be full
     of jobs that wait for us.
@@ -197,8 +197,8 @@ def _sync(file: Any) -> Any:
 class _FileSource:
     """A file object, sync or async, that can seek or not.
 
-    A sync one is read in a thread of its own: a pipe may let it wait for long,
-    and nothing else must wait with it.
+    A sync one is read in its own thread, because a pipe may block for long,
+    and nothing else must wait for it.
     """
 
     size: int | None = None
@@ -249,14 +249,14 @@ class _FileSource:
         try:
             if error is not None and self._start is not None:
                 await self._restore(self._start)
-        except Exception as failure:  # noqa: BLE001 - the file may be closed by now; what went wrong first counts
+        except Exception as failure:  # noqa: BLE001 - the file may be closed by now; the first error counts
             assert error is not None  # noqa: S101 - for the type checker
             error.add_note(f"the source's position could not be restored: {failure!r}")
         finally:
             self._thread.shutdown()
 
     async def _restore(self, start: int) -> None:
-        """Go back to ``start``; a file that hangs does so later, and nobody waits for it."""
+        """Go back to ``start``, without waiting for a file that hangs."""
         if inspect.iscoroutinefunction(self._file.seek):
             result = self._file.seek(start)
         else:
@@ -269,7 +269,7 @@ class _FileSource:
         return await self._fill(size) if self._fills else await _gather(self._next, size)
 
     def recycle(self, part: Part) -> None:
-        # The system takes longer to provide new memory than to read a file into it.
+        # Providing new memory takes the system longer than reading a file into it.
         if self._fills:
             self._recycled += part
         part.clear()
@@ -306,7 +306,7 @@ def _nothing_yet() -> TypeError:
 
 
 def open_regular(path: Path) -> io.FileIO:
-    """Open a file of the local disk to read it. It blocks: call it in a thread.
+    """Open a file on the local disk for reading. It blocks: call it in a thread.
 
     Raises
     ------
@@ -322,7 +322,7 @@ def open_regular(path: Path) -> io.FileIO:
 
 
 class _PathSource(_FileSource):
-    """A file of the local disk, opened and closed by us."""
+    """A file on the local disk, opened and closed by us."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(None)
@@ -353,7 +353,7 @@ class _PathSource(_FileSource):
         await self._finish()
 
     async def _finish(self) -> None:
-        """Close the file in its own thread, after whatever that is at: a number once closed is soon another file's."""
+        """Close the file in its thread, after the current job: the number of a closed file may soon be another's."""
         try:
             await finish_in_thread(self._close, executor=self._thread, limit=_END_TIMEOUT)
         finally:
@@ -398,7 +398,7 @@ class _IteratorSource:
 
 
 async def _gather(read: Callable[[int], Awaitable[memoryview]], size: int) -> Part:
-    """Read exactly ``size`` bytes, or what is left, and join what comes in small pieces."""
+    """Read exactly ``size`` bytes, or what is left, and join small pieces."""
     views: Part = []
     small = bytearray()
     while size and (piece := await read(size)).nbytes:

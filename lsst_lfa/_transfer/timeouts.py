@@ -1,4 +1,4 @@
-"""The time limit of one attempt, which moves on as bytes do."""
+"""The time limit of one attempt, which is extended as bytes arrive."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ if TYPE_CHECKING:
 
 __all__ = ["StallTimeout", "note_work"]
 
-# S3 may take minutes to complete an upload, and sends white space meanwhile. More seconds than these are a fault.
+# S3 may take minutes to complete an upload, and sends white space in the meantime. Longer than this is a fault.
 _LONGEST_WORK = 600.0
 _current: ContextVar[StallTimeout | None] = ContextVar("_current", default=None)
 
 
 def note_work() -> None:
-    """Note, for the attempt that this task is at, that the server says that it is still at work."""
+    """Note, for this task's attempt, that the server says that it is still working."""
     timeout = _current.get()
     if timeout is not None:
         timeout.note_work()
 
 
 class StallTimeout:
-    """Ends its block with `TimeoutError` when a server stalls.
+    """Raises `TimeoutError` from its block when a server stalls.
 
-    That is when nothing moved for ``stall_timeout`` seconds, or when less than
-    ``min_rate`` bytes per second did.
+    That is when nothing has moved for ``stall_timeout`` seconds, or less than
+    ``min_rate`` bytes per second.
 
     Parameters
     ----------
     config : `TransferConfig`
         The limits.
     extra_timeout : `float`
-        Seconds to wait in addition for a response that costs the server work.
+        Additional seconds for a response that takes the server time to
+        produce.
     """
 
     def __init__(self, config: TransferConfig, extra_timeout: float = 0.0) -> None:
@@ -51,26 +52,26 @@ class StallTimeout:
         self._kept = 0
         self._over = False
         self.caller_error: BaseException | None = None
-        """What was raised in `suspended`: the caller's own error, and not the server's."""
+        """An exception raised in `suspended`: the caller's own error, not the server's."""
 
     @property
     def idle(self) -> float:
-        """Seconds since bytes moved last."""
+        """Seconds since the last bytes moved."""
         return self._loop.time() - self._last
 
     @property
     def progressed(self) -> bool:
-        """Whether bytes came that need not come again, and fast enough."""
+        """Whether bytes arrived that need not be sent again, and fast enough."""
         return 0 < self._kept >= self._min_rate * (self._loop.time() - self._start - self._limit)
 
     def made_progress(self, count: int, *, keep: bool = False) -> None:
-        """Note that ``count`` bytes moved; ``keep`` if a retry goes on after them."""
+        """Note that ``count`` bytes moved; ``keep`` if a retry continues after them."""
         self._moved += count
         self._kept += count if keep else 0
         self._last = self._loop.time()
 
     def note_work(self) -> None:
-        """Let the server take its time, as it asks to."""
+        """Wait longer, because the server asks for it."""
         now = self._loop.time()
         if now < self._began + _LONGEST_WORK:
             self._start += now - self._last
@@ -78,7 +79,7 @@ class StallTimeout:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let the block take its time: what it waits for is not the server."""
+        """Suspend the limit in the block, which does not wait for the server."""
         self._timer.cancel()
         before = self._loop.time()
         try:
@@ -92,9 +93,10 @@ class StallTimeout:
             self._watch()
 
     def _watch(self) -> None:
-        """End the attempt, or look again when it could be too slow at the earliest.
+        """Abort the attempt, or check again at the earliest time at which it could be too slow.
 
-        One timer for many chunks: to move it with each would cost more than noting the time.
+        One timer for many chunks: moving it with each would cost more than
+        noting the time.
         """
         if self._over:
             return

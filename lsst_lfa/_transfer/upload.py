@@ -1,4 +1,4 @@
-"""The upload engine: one request for a small object, a streamed multipart for a large one."""
+"""The upload engine: one request for a small object, a streamed multipart upload for a large one."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ __all__ = ["MultipartUpload", "read_parts", "upload"]
 
 log = logging.getLogger(__name__)
 
-# A server joins the parts when the upload is completed: seconds for each.
+# A server joins the parts when the upload is completed: seconds for each part.
 _JOIN_TIMEOUT = 0.05
-# What is smaller goes up without a lane: it is over before it can crowd the line.
+# Smaller uploads need no lane: they are over before they can crowd the network.
 _SMALL = 1024 * 1024
 _NO_OPTIONS = UploadOptions()
 _NOT_FOUND = 404
@@ -49,12 +49,12 @@ _SECOND = timedelta(seconds=1)
 async def upload(
     client: BucketClient, key: str, source: Source, progress: Progress, options: UploadOptions = _NO_OPTIONS
 ) -> None:
-    """Upload what ``source`` gives, whole or not at all.
+    """Upload the data of ``source``, all or nothing.
 
-    Up to ``multipart_threshold`` bytes go up in one request; more go up in
-    parts, of which at most ``max_concurrency + 1`` are in memory. Whatever
-    fails, and whenever it is cancelled, no multipart upload stays behind; if
-    the server cannot be reached to abort it, its id is logged.
+    Up to ``multipart_threshold`` bytes are sent in one request, more in parts,
+    of which at most ``max_concurrency + 1`` are in memory. Whatever fails, and
+    whenever it is cancelled, no multipart upload is left behind; if the server
+    cannot be reached to abort it, its ID is logged.
     """
     async with source, aclosing(read_parts(source, _part_sizes(source, client.config, client.slots.up))) as parts:
         first: list[Part] = []
@@ -75,7 +75,7 @@ def _size(part: Part) -> int:
 
 
 def _part_sizes(source: Source, config: TransferConfig, lanes: Lanes) -> Iterator[int]:
-    """Choose the sizes of parts, for as many as the line rewards."""
+    """Choose the sizes of parts, for the current number of parallel requests."""
     least, width = min(MIN_PART_SIZE, config.part_size), min(lanes.width, config.max_concurrency)
     if source.in_memory:
         most = max(config.part_size, config.memory_part_size)
@@ -85,7 +85,7 @@ def _part_sizes(source: Source, config: TransferConfig, lanes: Lanes) -> Iterato
 
 
 async def read_parts(source: Source, sizes: Iterable[int]) -> AsyncGenerator[Part, None]:
-    """Read part after part, of these sizes; a source must give what its size promised."""
+    """Read one part after another, of these sizes; a source must yield as many bytes as its size says."""
     done = 0
     for size in sizes:
         part = await source.read(size)
@@ -101,7 +101,7 @@ async def read_parts(source: Source, sizes: Iterable[int]) -> AsyncGenerator[Par
 
 
 def _most_at_once(source: Source, part: Part, config: TransferConfig) -> int:
-    """How many parts of this size may be under way, so that with the next one they fit in the memory allowed."""
+    """How many parts of this size may be in progress, so that with the next one they fit in the allowed memory."""
     if source.in_memory:
         return config.max_concurrency
     return max(1, min(config.max_concurrency, config.max_memory // max(_size(part), 1) - 1))
@@ -116,7 +116,7 @@ def _changed(source: Source, done: int) -> SourceChangedError:
 async def _send(
     client: BucketClient, operation: str, key: str, views: Part, progress: BodyProgress, **params: Any
 ) -> str:
-    """Send one body, again if need be, and return the ETag that it got."""
+    """Send one body, with retries as needed, and return its ETag."""
     config = client.config
     body = RequestBody(views, config.io_chunksize, progress, client.slots)
     await body.digest(config.integrity)
@@ -144,7 +144,7 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress, 
             return False
         now = server_date(head)
         began = now and now - timedelta(seconds=time.monotonic() - start)
-        # Hashed only now: it takes a while, and is hardly ever needed.
+        # Hashed only now, because it takes time and is hardly ever needed.
         if etag_of(head) == await md5_etag(views):
             return bool(stored) or _is_new(head, began)
         return not _comparable(head) and _is_new(head, began)
@@ -156,39 +156,39 @@ async def _put(client: BucketClient, key: str, views: Part, progress: Progress, 
     except LfaError as error:
         if not await _is_there(client, key, error, is_ours):
             raise
-        sent.complete(_size(views))  # what was on its way when the connection broke arrived
+        sent.complete(_size(views))  # the bytes in transit when the connection broke have arrived
 
 
 def _condition(options: UploadOptions) -> dict[str, str]:
-    """Return what makes the server refuse to replace an object (RFC 9110, 13.1.2)."""
+    """Return the parameters that make the server refuse to replace an object (RFC 9110, 13.1.2)."""
     return {"IfNoneMatch": "*"} if options.if_none_match else {}
 
 
 def _comparable(head: dict[str, Any]) -> bool:
-    """Whether the ETag of the object that HEAD found may be a digest of its bytes, whoever sent them in what parts."""
+    """Whether the ETag of the object that HEAD found may be a digest of its bytes, whoever uploaded them."""
     encryption = str(head.get("ServerSideEncryption", ""))
     own_key = "SSECustomerAlgorithm" in head
     return not encryption.startswith("aws:kms") and not own_key and parts_in(etag_of(head)) is not None
 
 
 def _is_new(head: dict[str, Any], began: datetime | None) -> bool:
-    """Whether the object that HEAD found was stored since we began, by the server's own clock; ours proves nothing."""
+    """Whether the object that HEAD found was stored since we started, by the server's clock; ours proves nothing."""
     return began is not None and bool(head["LastModified"] + _SECOND > began)
 
 
 async def _is_there(
     client: BucketClient, key: str, error: LfaError, is_ours: Callable[[dict[str, Any]], Awaitable[bool]]
 ) -> bool:
-    """Ask whether what failed was done all the same, and only its response was lost."""
+    """Find out whether the failed request was carried out, and only its response was lost."""
     # Perhaps; by an attempt before the last.
     was_done = isinstance(error, (UploadNotFoundError, KeyNotFoundError))
     was_done = was_done or (isinstance(error, KeyExistsError) and error.attempts > 1)
     if not was_done and not error.transient:
         return False
     with suppress(LfaError, TimeoutError):
-        # A server that fails has had its time; one that responds is asked as patiently as ever.
+        # A server that fails has had its time; one that responds is given the usual time.
         limit = None if was_done else client.config.cleanup_timeout
-        # Not behind other transfers: the time would be over before the question was asked.
+        # Not queued behind other transfers: the time would be over before the request is sent.
         async with client.for_cleanup() as own, asyncio.timeout(limit):
             head = await own.call("head_object", key)
             object_info(own.info("head_object", key), key, head)
@@ -211,20 +211,20 @@ class MultipartUpload:
         self._last: Part = []
 
     async def upload(self, source: Source, first: list[Part], rest: AsyncIterator[Part]) -> None:
-        """Upload these parts of a source, whole or not at all."""
+        """Upload these parts of a source, all or nothing."""
         await self._run(self._send_parts(source, first, rest))
 
     async def _run(self, send_parts: Coroutine[Any, Any, None]) -> None:
         try:
             if self._options.if_none_match:
-                # Before gigabytes are sent in vain.
+                # Checked before gigabytes are sent in vain.
                 await require_absent(self._client, self._key)
-            # Cut short, it might leave an upload whose id nobody knows.
+            # If it were cut short, it might leave an upload whose ID nobody knows.
             await uninterrupted(self._create(), grace=self._client.config.cleanup_timeout)
             await self._progress.follow(send_parts)
             await self._progress.finish()
             if self._options.if_none_match:
-                # Once more: some servers (Ceph RGW 16) do not know the condition here, or (SeaweedFS) lose races.
+                # Checked again: some servers (Ceph RGW 16) ignore the condition here, or (SeaweedFS) lose races.
                 await require_absent(self._client, self._key)
             await self._complete()
         except BaseException:
@@ -243,7 +243,7 @@ class MultipartUpload:
         running: set[asyncio.Task[None]] = set()
 
         def ended(task: asyncio.Task[None]) -> None:
-            # Not in the task: one that is cancelled at once never begins.
+            # Not in the task: a task that is cancelled at once never starts.
             running.discard(task)
             lanes.release()
 
@@ -258,7 +258,7 @@ class MultipartUpload:
                 task = group.create_task(self._send_part(source, len(self._etags), part))
                 running.add(task)
                 task.add_done_callback(ended)
-                await asyncio.sleep(0)  # to make a request takes milliseconds: one in each turn of the loop
+                await asyncio.sleep(0)  # making a request takes milliseconds: one per turn of the loop
 
     async def _send_part(self, source: Source, number: int, part: Part) -> None:
         progress = BodyProgress(self._progress)
@@ -273,7 +273,7 @@ class MultipartUpload:
             **self._options.common,
         )
         if part is not self._last:
-            # After a failure no other part is read: the error has this one in its hands.
+            # After a failure no other part is read: the error's traceback still holds this one.
             source.recycle(part)
 
     async def _complete(self) -> None:
@@ -292,21 +292,22 @@ class MultipartUpload:
                         **_condition(self._options),
                     )
                     proven = bool(response.get("ETag"))
-                    # Ceph RGW's first response has no ETag; and a 200 that says nothing of the object proves nothing.
+                    # Ceph RGW's first response has no ETag; and a 200 that says nothing about the object proves
+                    # nothing.
                     if not proven and not await self._is_found():
                         raise bad_response(
                             client.info(operation, key),
-                            "the server's response has no ETag, and the object is not there",
+                            "the server's response has no ETag, and the object does not exist",
                         )
         except LfaError as error:
             if not await _is_there(client, key, error, self._is_ours):
                 raise
         if not proven:
-            # The object may be an earlier one with the same content, and the upload still open.
+            # The object may be an earlier one with the same content, while the upload is still open.
             await uninterrupted(self._abort(), grace=None)
 
     async def _is_found(self) -> bool:
-        """Whether HEAD finds the object that we sent."""
+        """Whether HEAD finds the object that we uploaded."""
         client = self._client
         try:
             head = await client.client.head_object(Bucket=client.bucket, Key=self._key)
@@ -318,19 +319,19 @@ class MultipartUpload:
         return await self._is_ours(head)
 
     async def _is_ours(self, head: dict[str, Any]) -> bool:
-        """Whether the object that HEAD found is the one that we sent."""
-        # The same bytes may have been there before, with something else beside them.
+        """Whether the object that HEAD found is the one that we uploaded."""
+        # The same data may have been stored before, with other metadata.
         stored = self._options.are_stored(head)
         if head["ContentLength"] != self._size or stored is False:
             return False
         if etag_of(head) == multipart_etag(self._etags):
             return bool(stored) or _is_new(head, self._began)
-        # Where the last part's ETag is no digest either, time has to do.
+        # If the last part's ETag is not a digest either, the time has to decide.
         digests = self._etags[-1].strip('"') == await md5_etag(self._last)
         return not (digests and _comparable(head)) and _is_new(head, self._began)
 
     async def _abort(self) -> None:
-        """Abort until the server no longer knows the upload; a part may still be on its way in."""
+        """Abort until the server no longer knows the upload; a part may still be arriving."""
         try:
             async with self._client.for_cleanup() as client, asyncio.timeout(client.config.cleanup_timeout):
                 for delay in (0.0, 0.05, 0.2, 0.5):

@@ -383,7 +383,7 @@ async def test_text_is_refused_before_anything_is_sent(bucket: AsyncS3Bucket, tm
                 (("text",), "encode it"),
                 ((io.StringIO("text"), plain, asynchronous), "open it in binary mode"),
                 ((_texts(), Texts()), "gave str, not bytes"),
-                ((5, None, [b"x"]), "give bytes, a binary file object"),
+                ((5, None, [b"x"]), "pass bytes, a binary file object"),
                 ((memoryview(b"text")[::2],), "make a copy"),
             ):
                 for source in sources:
