@@ -59,7 +59,13 @@ def open_again(stack: ExitStack, kind: Any, source: bytes | int) -> Any:
 
 def read(data: bytes) -> fits.HDUList:
     """Read a file with all its data, but those that astropy cannot read, or not in a thread."""
-    hdulist = _open(data)
+    try:
+        hdulist = _open(data)
+    except OSError:
+        raise
+    except Exception as exc:
+        msg = f"the FITS file has a damaged header ({type(exc).__name__}: {exc})"
+        raise OSError(msg) from exc
     for place, hdu in enumerate(hdulist):
         try:
             if getattr(hdu, "compression_type", "") != "HCOMPRESS_1":
@@ -70,6 +76,10 @@ def read(data: bytes) -> fits.HDUList:
                 msg = f"the FITS file is truncated: HDU {place} goes on after its {len(data)} bytes"
                 raise OSError(msg) from exc  # any other is for whoever asks for the data
         _origins[hdu] = _Origin(data, place, hdu.header.copy())
+    info = hdulist[-1].fileinfo()
+    if data.startswith(b"XTENSION", info["datLoc"] + info["datSpan"]):  # of which astropy only warns
+        msg = f"the FITS file is truncated or damaged: the header of HDU {len(hdulist)} cannot be read"
+        raise OSError(msg)
     return hdulist
 
 

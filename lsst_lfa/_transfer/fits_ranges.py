@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Reader", "StoredHdu", "check_hdus", "header_value", "read_hdus", "read_headers", "read_layout"]
 
 _BLOCK: Final = 2880
+# FITS standard 4.0, 4.4.1.1.
+_MAX_AXES = 999
 _CARD: Final = 80
 _END: Final = b"END".ljust(_CARD)
 # Most headers are shorter: 360 cards. For a longer one this is doubled until it fits.
@@ -189,7 +191,10 @@ async def _scan(reader: Reader, is_enough: Callable[[list[StoredHdu]], bool]) ->
     position = 0
     while position < reader.size and not is_enough(hdus):
         raw = await _read_header(window, position, b"XTENSION" if hdus else b"SIMPLE  =")
-        if raw is None:
+        if raw == b"" and hdus:
+            msg = f"{reader.key}: HDU {len(hdus)} is truncated or damaged: its header has no end"
+            raise OSError(msg)
+        if not raw:
             break
         hdus.append(await in_thread(_parse, raw, position, f"{reader.key}: HDU {len(hdus)}"))
         position = hdus[-1].stop
@@ -209,7 +214,7 @@ def _otherwise(data: bytes) -> str:
 
 
 async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | None:
-    """Read a header, if there is one: anything may follow the last HDU."""
+    """Read a header, if there is one, or b"" if it has no end: anything may follow the last HDU."""
     # The buffer may already contain all of it.
     count = window.available(start) or _FIRST_READ
     searched = 0
@@ -221,7 +226,7 @@ async def _read_header(window: _Window, start: int, begin: bytes) -> bytes | Non
             if data.startswith(_END, card):
                 return data[: -(-(card + _CARD) // _BLOCK) * _BLOCK]
         if len(data) < count:
-            return None
+            return b""
         searched = len(data) // _CARD * _CARD
         count = max(2 * count, _FIRST_READ)
 
@@ -265,11 +270,25 @@ def _parse(raw: bytes, start: int, name: str) -> StoredHdu:
 
 def _data_size(header: Any) -> int:
     """Return the number of bytes of an HDU's data, without the padding of the last block."""
-    axes = [int(header.get(f"NAXIS{number}", 0)) for number in range(1, int(header.get("NAXIS", 0)) + 1)]
+    count = _integer(header, "NAXIS", 0)
+    if not 0 <= count <= _MAX_AXES:
+        msg = f"NAXIS is {count}"
+        raise ValueError(msg)
+    axes = [_integer(header, f"NAXIS{number}") for number in range(1, count + 1)]
     if axes and axes[0] == 0 and header.get("GROUPS") is True:
         axes = axes[1:]
     count = math.prod(axes) if axes else 0
-    return abs(int(header["BITPIX"])) // 8 * int(header.get("GCOUNT", 1)) * (int(header.get("PCOUNT", 0)) + count)
+    return (
+        abs(_integer(header, "BITPIX")) // 8 * _integer(header, "GCOUNT", 1) * (_integer(header, "PCOUNT", 0) + count)
+    )
+
+
+def _integer(header: Any, keyword: str, default: int | None = None) -> int:
+    value = header[keyword] if default is None else header.get(keyword, default)
+    if not isinstance(value, int):
+        msg = f"{keyword} is {value!r}"
+        raise TypeError(msg)
+    return value
 
 
 def _index(hdus: list[StoredHdu], wanted: Wanted) -> int:

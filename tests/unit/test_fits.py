@@ -194,6 +194,16 @@ async def test_dump_gives_the_bytes_that_astropy_writes(
     assert bytes(await dump(make())) == write(make())
 
 
+@pytest.mark.parametrize("value", ["'ten'", "1E1", "1" + 30 * "0"])
+async def test_a_damaged_header_is_an_os_error(value: str) -> None:
+    """astropy lets TypeError, ValueError and OverflowError through."""
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros(10))]).writeto(file)
+    damaged = file.getvalue().replace(b"NAXIS1  = %20d" % 10, f"NAXIS1  = {value:>20}"[:30].encode())
+    with pytest.raises(OSError, match=r"damaged header|truncated"):
+        await load(io.BytesIO(damaged))
+
+
 @pytest.mark.parametrize("make", LONG.values(), ids=LONG.keys())
 @pytest.mark.parametrize("loaded", [False, True])
 async def test_what_is_long_is_dumped_to_the_bytes_that_astropy_writes(

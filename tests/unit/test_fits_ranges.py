@@ -210,6 +210,10 @@ async def test_what_follows_random_groups_is_found(bucket: AsyncS3Bucket) -> Non
         ("BITPIX  =                   16", "BITPIY  =                   16"),
         ("NAXIS1  =                   10", "NAXIS1  =           -100000000"),
         ("NAXIS1  =                   10", "NAXIS1  = 'ten'               "),
+        ("NAXIS1  =                   10", "NAXIS1  =                  1E1"),
+        ("NAXIS2  =                   10", "NAXIT2  =                   10"),
+        ("NAXIS   =                    2", "NAXIS   =           2000000000"),
+        ("NAXIS   =                    2", "NAXIS   =                   -1"),
     ],
 )
 async def test_a_damaged_header_is_told_and_not_believed(bucket: AsyncS3Bucket, card: str, other: str) -> None:
@@ -217,6 +221,15 @@ async def test_a_damaged_header_is_told_and_not_believed(bucket: AsyncS3Bucket, 
     await bucket.upload(data.replace(card.encode(), other.encode()), KEY)
     with pytest.raises(OSError, match=r"file\.fits: HDU 1 has a damaged header"):
         await bucket.fits_headers(KEY)
+
+
+@pytest.mark.parametrize("cut", [2880 + 480, 2880 + 80])
+async def test_a_header_that_breaks_off_is_told(bucket: AsyncS3Bucket, cut: int) -> None:
+    """astropy only warns, and has the HDUs before it."""
+    await bucket.upload(to_bytes(fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros(5))]))[:cut], KEY)
+    for reading in (bucket.fits_headers(KEY), bucket.download_fits(KEY, hdus=[1]), bucket.download_fits(KEY)):
+        with pytest.raises(OSError, match="HDU 1"), warnings.catch_warnings(action="ignore"):
+            await reading
 
 
 async def test_a_name_that_cannot_be_read_is_none(bucket: AsyncS3Bucket) -> None:
