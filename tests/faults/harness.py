@@ -151,6 +151,7 @@ async def open_harness(
     endpoint_url: str | None = None,
     tampers: Sequence[Tamper] = (),
     config: TransferConfig = CONFIG,
+    connect_timeout: float = 3.0,
 ) -> AsyncIterator[Harness]:
     """Open a server and a bucket on it; afterwards, nothing of them may be left in this loop."""
     async with AsyncExitStack() as stack:
@@ -165,6 +166,7 @@ async def open_harness(
             secret_access_key="faults-secret",
             region="us-east-1",
             config=config,
+            connect_timeout=connect_timeout,
         )
         await stack.enter_async_context(session)
         harness = Harness(server, session.bucket(BUCKET), folder, config)

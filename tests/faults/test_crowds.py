@@ -34,7 +34,7 @@ def content(number: int) -> bytes:
 
 async def test_a_thousand_uploads_and_downloads(tmp_path: Path) -> None:
     counts: list[list[int]] = [[] for _ in range(COUNT)]
-    async with open_harness(tmp_path, config=PATIENT) as harness:
+    async with open_harness(tmp_path, config=PATIENT, connect_timeout=30) as harness:
         await asyncio.gather(
             *(harness.bucket.upload(content(n), f"{n}", counts[n].append) for n in range(COUNT)),
         )
@@ -47,7 +47,7 @@ async def test_a_thousand_uploads_and_downloads(tmp_path: Path) -> None:
 
 
 async def test_a_thousand_through_faults(tmp_path: Path) -> None:
-    async with open_harness(tmp_path, config=PATIENT) as harness:
+    async with open_harness(tmp_path, config=PATIENT, connect_timeout=30) as harness:
         harness.server.script(*(Fault("*", Reset(), nth=n) for n in range(50, 1000, 101)))
         await asyncio.gather(*(harness.bucket.upload(content(n), f"{n}") for n in range(200)))
         files = await asyncio.gather(*(harness.bucket.download(f"{n}") for n in range(200)))
