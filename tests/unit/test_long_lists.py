@@ -51,14 +51,14 @@ async def delete(client: Any, count: int = 10_000) -> None:
 
 @pytest.mark.parametrize("setting", ["when_required", "when_supported"])
 @pytest.mark.parametrize(
-    ("operation", "answer", "call"),
+    ("operation", "response", "call"),
     [("CompleteMultipartUpload", COMPLETED, complete), ("DeleteObjects", b"<DeleteResult/>", delete)],
 )
 async def test_a_request_is_the_one_that_botocore_would_write(
-    monkeypatch: pytest.MonkeyPatch, setting: str, operation: str, answer: bytes, call: Callable[..., Any]
+    monkeypatch: pytest.MonkeyPatch, setting: str, operation: str, response: bytes, call: Callable[..., Any]
 ) -> None:
     monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", setting)
-    kept = Kept(answer)
+    kept = Kept(response)
     async with FaultyS3Server([Fault(operation, kept)]) as server:
         async with plain_client(server.endpoint_url) as client:
             await call(client, 3)
