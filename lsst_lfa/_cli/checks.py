@@ -233,16 +233,15 @@ async def _write(bucket: S3Bucket) -> Finding:
         try:
             await bucket.upload(data, key, content_type="application/octet-stream")
             back = await bucket.read(key)
-        finally:
-            await uninterrupted(_delete(bucket, key), grace=10.0)
+        except BaseException:
+            await uninterrupted(_delete(bucket, key), grace=10.0)  # it may have been stored all the same
+            raise
+        await bucket.delete(key)
     except errors.LfaError as error:
         return _failed("write", error)
     if back != data:
         text = f"s3://{bucket.name}/{key}: what was read is not what was written. Do not use this service."
         return Finding("write", "failed", text, errors.IntegrityError(text))
-    left = await _error_of(bucket.delete(key))
-    if left is not None:
-        return _failed("write", left)
     seconds = time.monotonic() - begun
     return _ok("write", f"{_SIZE} bytes written, read back and deleted in {_ms(seconds)}", seconds)
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lsst_lfa import MockS3Server, errors
-from lsst_lfa._cli.checks import Finding, annex_bucket, clock, credential_source, worst
+from lsst_lfa._cli.checks import Finding, annex_bucket, clock, credential_source, run_checks, worst
+from lsst_lfa._cli.targets import Places
 from lsst_lfa.sites import SITES, Site
+from tests.faults.actions import Status
+from tests.faults.server import Fault, FaultyS3Server
 
 from .command_line import Ran, Shell, in_bucket, point_at
 
@@ -39,6 +42,16 @@ def test_a_service_that_works(shell: Shell, server: MockS3Server) -> None:
 
 async def _keys(bucket: object) -> list[str]:
     return [item.key async for item in bucket.list("lsst-lfa-check")]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "GetObject"])
+async def test_a_write_that_fails_leaves_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
+    async with FaultyS3Server([Fault(operation, Status(500, "InternalError"))]) as faulty:
+        monkeypatch.setenv("S3_ENDPOINT_URL", faulty.endpoint_url)
+        findings = [finding async for finding in run_checks(Places(), "s3://test", write=True)]
+        assert [(each.name, each.state) for each in findings[-2:]] == [("bucket", "OK"), ("write", "failed")]
+        assert len(faulty.calls("DeleteObject")) == 1
+        assert faulty.calls("DeleteObject")[0].key == faulty.calls("PutObject")[0].key
 
 
 def test_people_get_a_line_for_each(shell: Shell) -> None:
