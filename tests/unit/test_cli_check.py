@@ -11,8 +11,7 @@ from lsst_lfa import MockS3Server, errors
 from lsst_lfa._cli.checks import Finding, annex_bucket, clock, credential_source, run_checks, worst
 from lsst_lfa._cli.targets import Places
 from lsst_lfa.sites import SITES, Site
-from tests.faults.actions import Status
-from tests.faults.server import Fault, FaultyS3Server
+from tests.faults import Fault, FaultyS3Server, Status
 
 from .command_line import Ran, Shell, in_bucket, point_at
 
