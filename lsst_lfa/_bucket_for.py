@@ -1,4 +1,4 @@
-"""`bucket_for`: a bucket and a key by an object's URL, so that every verb works on URLs."""
+"""`bucket_for`: a bucket and a key by an object's URL, so that every operation works on URLs."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def bucket_for(
     Yields
     ------
     bucket : `AsyncS3Bucket`
-        The bucket, on a session of its own that is closed after the block.
+        The bucket, in its own session, which is closed after the block.
         Without credentials, requests are unsigned, and can read only public
         objects.
     key : `str`
@@ -74,7 +74,7 @@ async def bucket_for(
 
 
 def make_session(url: ObjectUrl, *, anonymous: bool | None = None, **options: Any) -> S3Session:
-    """Make the session that a URL needs; by default anonymous where there are no credentials; see `bucket_for`."""
+    """Create the session for a URL, by default anonymous if there are no credentials; see `bucket_for`."""
     options["anonymous"] = anonymous
     if url.profile is None or url.endpoint is not None:
         return S3Session(endpoint_url=url.endpoint, profile=url.profile, **options)

@@ -1,4 +1,4 @@
-"""`download_url`: an object by its URL, as an event tells it or presigned."""
+"""`download_url`: an object by its URL, from an event or presigned."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ _HINTS = {
 }
 _MAYBE_EXPIRED = {errors.AccessDeniedError, errors.ClockSkewError}
 _CONNECT_TIMEOUT = 3.0
-# Bytes of a file at a time.
+# Bytes that are read from a file at once.
 _COPIED = 1024 * 1024
-# Seconds from one look for an object that is not there yet to the next.
+# Seconds between two checks for an object that does not exist yet.
 _FIRST_LOOK = 0.2
 _LONGEST_DELAY = 1.0
 
@@ -112,8 +112,8 @@ async def download_url(
 
     Notes
     -----
-    It opens a client of its own each time; for many objects of one service use
-    an `S3Session`. The session token, but never the secret key, is sent to the
+    Each call opens its own client; for many objects of one service, use an
+    `S3Session`. The session token, but never the secret key, is sent to the
     host that the URL names.
     """
     parsed = parse_url(url)
@@ -128,8 +128,8 @@ async def download_url(
 
 
 async def wait_for(download: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Download what may not be there yet; see `download_url`."""
-    if not seconds >= 0:  # nor what is no number (NaN), which would never be over
+    """Download an object that may not exist yet; see `download_url`."""
+    if not seconds >= 0:  # also refuses NaN, which would never end
         msg = f"wait is {seconds!r}; it must be a number of seconds, 0 or more"
         raise ValueError(msg)
     loop = asyncio.get_running_loop()
@@ -158,7 +158,7 @@ async def _read_file(path: Path, callback: Callback | None) -> io.BytesIO:
 async def save_url(
     url: FileUrl | PresignedUrl, path: Path, callback: Callback | None, config: TransferConfig | None = None
 ) -> None:
-    """Save what such a URL names to a file, whole or not at all."""
+    """Save the object of such a URL to a file, all or nothing."""
     sink = FileSink(path)
     try:
         await sink.create()
@@ -222,7 +222,7 @@ async def _fetch_presigned(
 
 
 class _PresignedReader:
-    """Opens ranges of an object by a presigned URL: plain HTTP, and no credentials."""
+    """Opens ranges of an object through a presigned URL: plain HTTP, without credentials."""
 
     def __init__(self, http: HttpSession, presigned: PresignedUrl, config: TransferConfig) -> None:
         endpoint_url, bucket, self._key = presigned.place
@@ -250,17 +250,17 @@ class _PresignedReader:
 
 
 def explain_refusal(error: errors.ServiceError, expires: datetime | None) -> ErrorRule:
-    """Decide what it means that a presigned URL was refused.
+    """Decide why a presigned URL was refused.
 
-    AWS and SeaweedFS say "Request has expired"; Ceph says AccessDenied and no
-    more, so that the server's time has to tell. Ours may be off.
+    AWS and SeaweedFS say "Request has expired". Ceph says only AccessDenied,
+    so the server's time has to tell; ours may be off.
 
     Parameters
     ----------
     error : `ServiceError`
         The refusal.
     expires : `datetime.datetime` or `None`
-        When the URL expires by what stands in it, if it says so.
+        When the URL expires according to its parameters, if they say so.
     """
     kind = type(error)
     over = expires is not None and server_time(error.response) >= expires

@@ -1,4 +1,4 @@
-"""Names of buckets and keys: pure functions over text."""
+"""Bucket names and keys: pure functions on strings."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = [
 ]
 
 MAX_MADE_BUCKET_NAME: Final = 63
-"""Characters: the longest name that AWS lets a new bucket have."""
+"""Maximum number of characters in the name of a new AWS bucket."""
 
 MAX_KEY_BYTES: Final = 1024
-"""Bytes in UTF-8: the longest key of S3."""
+"""Maximum number of bytes, in UTF-8, in an S3 key."""
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.]*[A-Za-z0-9])?")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # botocore's rule for old buckets
@@ -39,19 +39,20 @@ _ISO = re.compile(
     re.ASCII,
 )
 _NIGHT_SHIFT = timedelta(hours=12)
-# The end of a file's name that tells its kind; the fraction of a second is none.
+# The suffix of a file's name; the fraction of a second is not one.
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*(?:\.(?:bz2|fz|gz|xz|zst))?$", re.ASCII)
 
 
 class ObservingDate(NamedTuple):
-    """A date as it stands in a key; make it with `observing_date`.
+    """A date in the form that keys use; create it with `observing_date`.
 
     Attributes
     ----------
     tai_iso : `str`
         The date as TAI: ``YYYY-MM-DDThh:mm:ss.sss``.
     yyyy, mm, dd : `str`
-        The day to which the night belongs: of ``tai_iso`` minus 12 hours.
+        The observing day, which begins at noon TAI: the day of ``tai_iso``
+        minus 12 hours.
     """
 
     tai_iso: str
@@ -61,7 +62,7 @@ class ObservingDate(NamedTuple):
 
 
 def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3category: str = "LFA") -> str:
-    """Make the name of a component's bucket.
+    """Return the name of a component's bucket.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3
         If an argument is of the wrong type.
     ValueError
         If an argument does not start and end with an ASCII letter or digit, or
-        has anything but letters, digits and ".", or if the name has more
+        contains anything but letters, digits and ".", or if the name has more
         than 63 characters.
     """
     name = "-".join(
@@ -104,7 +105,7 @@ def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3
 
 
 def make_key(salname: str, generator: str, date: Time | str) -> str:
-    """Make the key of an item of data.
+    """Return the key of a data item.
 
     Parameters
     ----------
@@ -126,7 +127,8 @@ def make_key(salname: str, generator: str, date: Time | str) -> str:
     TypeError
         If an argument is of the wrong type.
     ValueError
-        If a name is empty, the date cannot be used, or S3 cannot take the key.
+        If a name is empty, the date cannot be used, or the key is not valid in
+        S3.
     """
     for argument, value in (("salname", salname), ("generator", generator)):
         _check_str(argument, value)
@@ -178,10 +180,11 @@ def lower_bucket_name(name: str) -> str:
 
 
 def observing_date(date: Time | str) -> ObservingDate:
-    """Round a date to milliseconds of TAI, and find the day of its night.
+    """Round a date to milliseconds of TAI, and find its observing day.
 
     Rounding comes first, and happens once, so that both agree: a time just
-    before noon may round up to noon, and then it belongs to the next night.
+    before noon may round up to noon, and then belongs to the next observing
+    day.
 
     Parameters
     ----------
@@ -220,7 +223,7 @@ def observing_date(date: Time | str) -> ObservingDate:
 
 
 def _tai_iso(date: Time) -> str:
-    # Without its module there is no Time: no need to import astropy.
+    # If the module is not loaded, this is no Time, and astropy need not be imported.
     module = sys.modules.get("astropy.time")
     if module is None or not isinstance(date, module.Time):
         msg = f"date must be an astropy.time.Time or an ISO-8601 str, not {type(date).__name__}: {date!r}"
@@ -261,15 +264,16 @@ def _bad_date(date: Time | str) -> ValueError:
 
 
 def is_tenant(name: str) -> bool:
-    """Whether it is the name of a Ceph tenant's bucket, ``tenant:bucket``."""
+    """Whether this is the name of a Ceph tenant's bucket, ``tenant:bucket``."""
     return ":" in name
 
 
 def check_bucket(name: str) -> str:
     """Check the name of an existing bucket, and return it.
 
-    The rule is botocore's, for old buckets have names that AWS gives to no new
-    one. A Ceph tenant's ``tenant:bucket`` passes too; its tenant may be empty.
+    The rule is botocore's, because old buckets may have names that AWS no
+    longer allows. A Ceph tenant's ``tenant:bucket`` is also valid; its tenant
+    may be empty.
 
     Raises
     ------
@@ -328,7 +332,7 @@ def revised_key(key: str, number: int) -> str:
     key : `str`
         The first version's key.
     number : `int`
-        Which version; 0 is the first.
+        The version; 0 is the first.
 
     Returns
     -------
@@ -338,7 +342,7 @@ def revised_key(key: str, number: int) -> str:
     Raises
     ------
     ValueError
-        If S3 cannot take it, since it is too long.
+        If the result is too long for S3.
     """
     if not number:
         return key

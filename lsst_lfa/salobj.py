@@ -1,10 +1,10 @@
-"""A drop-in for today's ``lsst.ts.salobj.AsyncS3Bucket``, on the engine of this package.
+"""A drop-in replacement for the current ``lsst.ts.salobj.AsyncS3Bucket``, built on this package.
 
 To move a component, change one import::
 
     from lsst_lfa.salobj import AsyncS3Bucket
 
-Only the constructor and the scheme of names differ from
+Only the constructor and the naming scheme differ from
 `lsst_lfa.AsyncS3Bucket`; everything else is the same.
 """
 
@@ -26,18 +26,18 @@ __all__ = ["AsyncS3Bucket"]
 class AsyncS3Bucket(S3Bucket):
     """Asynchronous interface to a bucket that components share.
 
-    Making one is synchronous, does no I/O (but see ``domock``) and needs no
-    running event loop. Closing it (`aclose`, or ``async with``) is good but
-    not required: one that is dropped is silent.
+    Creating a bucket is synchronous, does no I/O (but see ``domock``) and
+    needs no running event loop. Closing it (`aclose`, or ``async with``) is
+    recommended but not required: it can be dropped without a warning.
 
     Parameters
     ----------
     name : `str`
         The bucket; see `make_bucket_name`.
     create : `bool`, optional
-        Make the bucket, if it does not exist, with the first await.
+        Create the bucket on first use, if it does not exist.
     profile : `str`, optional
-        A profile in AWS's configuration files.
+        A profile in the AWS configuration files.
     domock : `bool`, optional
         Start a mock S3 server that holds an empty bucket of this name, and
         use only that, whatever the environment says.
@@ -54,7 +54,7 @@ class AsyncS3Bucket(S3Bucket):
     Raises
     ------
     ValueError
-        If the name cannot be that of a bucket, or if ``S3_ENDPOINT_URL`` is
+        If the name is not a valid bucket name, or if ``S3_ENDPOINT_URL`` is
         not a URL.
     """
 
@@ -71,7 +71,7 @@ class AsyncS3Bucket(S3Bucket):
 
     @staticmethod
     def make_bucket_name(s3instance: str, s3category: str = "LFA") -> str:
-        """Make the name of a site's bucket.
+        """Return the name of a site's bucket.
 
         Parameters
         ----------
@@ -99,7 +99,7 @@ class AsyncS3Bucket(S3Bucket):
         return naming.lower_bucket_name(f"rubinobs-{category}-{instance}")
 
     @staticmethod
-    def make_key(  # noqa: PLR0917 - so that positional calls go on working
+    def make_key(  # noqa: PLR0917 - so that positional calls keep working
         salname: str,
         salindexname: str | int | None,
         generator: str,
@@ -108,7 +108,7 @@ class AsyncS3Bucket(S3Bucket):
         stem: str | None = None,
         suffix: str = ".dat",
     ) -> str:
-        """Make the key of an item of data.
+        """Return the key of a data item.
 
         Parameters
         ----------
@@ -122,11 +122,11 @@ class AsyncS3Bucket(S3Bucket):
         date : `astropy.time.Time` or `str`
             When the data were taken; see `lsst_lfa.naming.observing_date`.
         other : `str`, optional
-            What tells this item from others; by default the date as TAI,
+            Distinguishes this item from others; by default the date as TAI,
             ``YYYY-MM-DDThh:mm:ss.sss``. Anything else is converted to `str`.
         stem : `str`, optional
-            The whole file name before the suffix, in place of the one that
-            is made from the other arguments. It may contain "/".
+            The whole file name before the suffix, instead of the one that is
+            built from the other arguments. It may contain "/".
         suffix : `str`, optional
             The end of the file name, with its ".".
 
@@ -144,7 +144,7 @@ class AsyncS3Bucket(S3Bucket):
             If the date is of the wrong type.
         ValueError
             If the salname or generator is empty, the date cannot be used, or
-            S3 cannot take the key.
+            the key is not valid in S3.
         """
         for argument, value in (("salname", salname), ("generator", generator)):
             if not value:

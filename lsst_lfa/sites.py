@@ -1,7 +1,7 @@
-"""The observatory's sites: which S3 service is where, and how an event's URL is read at another site.
+"""The observatory's sites: where each S3 service is, and how to read an event's URL from another site.
 
-Pure data and functions. A site that is not listed here comes from a TOML file
-that ``LSST_LFA_SITES`` names, with a table for each site::
+Pure data and functions. Other sites come from the TOML file in
+``LSST_LFA_SITES``, which has a table for each site::
 
     [lab]
     endpoint_url = "https://s3.lab.example.org"
@@ -37,13 +37,13 @@ class Site:
     name : `str`
         As in ``LSST_SITE``.
     endpoint_url : `str` or `None`
-        Its S3 service; `None` for AWS's own, and for tests.
+        Its S3 service; `None` for AWS, and for tests.
     instance : `str`
         The site in names of buckets: the ``s3instance`` of `lsst_lfa.salobj.AsyncS3Bucket.make_bucket_name`.
     mirrors : `tuple` [`str`, ...]
-        Sites whose buckets can be read here too.
+        Sites whose buckets can also be read here.
     tenant : `str`
-        The Ceph tenant who owns those copies here; "" for none.
+        The Ceph tenant that owns the copies at this site; "" for none.
     """
 
     name: str
@@ -77,7 +77,7 @@ def known() -> dict[str, Site]:
     Raises
     ------
     ConfigurationError
-        If the file cannot be read, or is not such a file.
+        If the file cannot be read, or has another form.
     """
     path = os.environ.get("LSST_LFA_SITES", "").strip()
     return {**SITES, **(_read(Path(path)) if path else {})}
@@ -91,7 +91,8 @@ def current(site: str | None = None, *, endpoint_url: str | None = None, domock:
     site : `str`, optional
         Its name; by default ``LSST_SITE``. Case does not matter.
     endpoint_url : `str`, optional
-        The S3 service; by default ``S3_ENDPOINT_URL``, else the map's.
+        The S3 service; by default ``S3_ENDPOINT_URL``, otherwise that of the
+        site.
     domock : `bool`, optional
         Whether the service will be a mock: then no endpoint matters.
 
@@ -104,13 +105,13 @@ def current(site: str | None = None, *, endpoint_url: str | None = None, domock:
     ------
     ConfigurationError
         If no site is named or it is unknown, if ``S3_ENDPOINT_URL`` names
-        another service than the map, or if the site is "test" and
+        another service than that of the site, or if the site is "test" and
         ``domock`` is false.
     """
     name = (site or os.environ.get("LSST_SITE", "")).strip().lower()
     sites = known()
     if name not in sites:
-        what = f"site {name!r} is unknown" if name else "no site is named: set LSST_SITE, or give site"
+        what = f"site {name!r} is unknown" if name else "no site is named: set LSST_SITE, or pass site"
         msg = (
             f"{what}. Known sites: {', '.join(sorted(sites))}. To add one, name a TOML file in LSST_LFA_SITES, with "
             f"a table for each site: [{name or 'lab'}], endpoint_url = ..., instance = ..."
@@ -120,7 +121,7 @@ def current(site: str | None = None, *, endpoint_url: str | None = None, domock:
     if domock:
         return found
     if name == _TEST:
-        raise ConfigurationError("site 'test' has no S3 service: give domock=True, or name a real site in LSST_SITE")
+        raise ConfigurationError("site 'test' has no S3 service: pass domock=True, or name a real site in LSST_SITE")
     return replace(found, endpoint_url=_endpoint(found, endpoint_url))
 
 
@@ -132,18 +133,18 @@ def localize(url: str, site: str) -> str:
     url : `str`
         As in the event: ``{endpoint}/{bucket}/{key}`` of a known site.
     site : `str`
-        Where it is to be read.
+        The site from which it will be read.
 
     Returns
     -------
     url : `str`
-        The URL of the copy, where that site has one of this bucket; else
-        ``url`` as it is.
+        The URL of the copy, if that site has a copy of this bucket; otherwise
+        ``url`` unchanged.
 
     Raises
     ------
     ConfigurationError
-        If the site is unknown, or the URL is not of a known one.
+        If the site is unknown, or the URL does not belong to a known site.
     ValueError
         If it is not the URL of an object.
     """
@@ -171,7 +172,7 @@ def _endpoint(site: Site, argument: str | None) -> str | None:
     if site.endpoint_url not in {None, variable}:
         msg = (
             f"S3_ENDPOINT_URL is {variable}, but the service of site {site.name!r} is {site.endpoint_url}: "
-            "unset one of S3_ENDPOINT_URL and LSST_SITE, or give endpoint_url to say which is meant"
+            "unset one of S3_ENDPOINT_URL and LSST_SITE, or pass endpoint_url to say which is meant"
         )
         raise ConfigurationError(msg)
     return variable

@@ -19,9 +19,9 @@ __all__ = ["service_resource"]
 
 
 def service_resource(settings: Settings, endpoint_url: str | None) -> Any:
-    """Return a ``boto3.resources.factory.s3.ServiceResource``, made when more than its endpoint is asked of it.
+    """Return a ``boto3.resources.factory.s3.ServiceResource``, created when more than its endpoint is accessed.
 
-    Making it blocks for 0.1 to 0.2 s, and most users read nothing but
+    Creating it blocks for 0.1 to 0.2 s, and most users read only
     ``meta.client.meta.endpoint_url``, on the event loop.
     """
     make = functools.cache(functools.partial(_make, settings))
@@ -49,14 +49,14 @@ def _make(settings: Settings) -> Any:
 
 
 class _Lazy:
-    """Stands for an object, of which some attributes are ``known`` before it is made."""
+    """A proxy of an object, some of whose attributes are ``known`` before it is created."""
 
     def __init__(self, make: Callable[[], Any], **known: Any) -> None:
         vars(self).update(known, _make_it=make)
 
     @property
     def __class__(self) -> type:
-        """What it stands for is what `isinstance` should see."""
+        """The class that `isinstance` should see."""
         return type(self._make_it())
 
     @__class__.setter

@@ -1,4 +1,4 @@
-"""Connections: who got which, which may be used again, and where they lead."""
+"""Connections: which request got which, which may be reused, and how host names are resolved."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Connector", "Resolver", "transports_used"]
 
-# aiohttp's protocol says by this that its connection is of no use any more.
+# The attribute by which aiohttp's protocol says that its connection must not be reused.
 _IS_STALE = "should_close"
 
 transports_used: ContextVar[list[asyncio.Transport]] = ContextVar("transports_used")
-"""Those that the request under way in this task was given."""
+"""The transports that this task's current request was given."""
 
 
 class Connector(aiohttp.TCPConnector):
@@ -32,9 +32,9 @@ class Connector(aiohttp.TCPConnector):
         self._used: weakref.WeakSet[Any] = weakref.WeakSet()
 
     async def connect(self, *args: Any, **kwargs: Any) -> Any:
-        """Get a connection as aiohttp does, which documents this method, but not what else it is given."""
+        """Get a connection as aiohttp does, which documents this method, but not its other arguments."""
         connection = await super().connect(*args, **kwargs)
-        # What a server sent unasked, aiohttp would take for the response to what is asked now.
+        # aiohttp would take data that the server sent unasked for the response to this request.
         while connection.protocol in self._used and getattr(connection.protocol, _IS_STALE, False):
             connection.close()
             connection = await super().connect(*args, **kwargs)
@@ -45,7 +45,7 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Resolver(AbstractResolver):
-    """Looks hosts up in threads of our own: the default executor is the user's, and may be full."""
+    """Resolves host names in threads of our own: the default executor is the user's, and may be full."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

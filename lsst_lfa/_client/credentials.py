@@ -1,4 +1,4 @@
-"""Credentials: botocore's chain of providers, but whatever goes wrong in it is one error of ours."""
+"""Credentials: botocore's chain of providers, but with one error of ours for whatever goes wrong in it."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["prepare_credentials"]
 
 
 async def prepare_credentials(session: AioSession, settings: Settings) -> None:
-    """Make sure that a session has credentials, and that they can be sent.
+    """Check that a session has credentials, and that they can be sent.
 
     Raises
     ------
     TransportError, botocore.exceptions.BotoCoreError
-        If there are none, or if they cannot be had.
+        If there are none, or if they cannot be obtained.
     """
     if settings.access_key_id is not None:
         _check(settings.access_key_id, settings.secret_access_key, settings.session_token)
         return
-    # For the services that a provider asks, as STS: botocore would wait for minutes.
+    # For the services that a provider calls, such as STS: botocore would wait for minutes.
     limit = settings.connect_timeout
     session.set_default_client_config(
         AioConfig(connect_timeout=limit, read_timeout=limit, retries={"total_max_attempts": 2})
@@ -42,30 +42,30 @@ async def prepare_credentials(session: AioSession, settings: Settings) -> None:
     credentials = await session.get_credentials()
     if credentials is None:
         raise NoCredentialsError
-    # Those of a role are asked for only now. Later on the event loop would have to.
+    # Those of a role are requested only now. Later, this would happen on the event loop.
     frozen = await credentials.get_frozen_credentials()
     _check(frozen.access_key, frozen.secret_key, frozen.token)
 
 
 def _check(access_key_id: str | None, secret_access_key: str | None, session_token: str | None) -> None:
-    """Refuse what cannot be sent in a header, or is none."""
+    """Refuse credentials that are empty, or cannot be sent in a header."""
     if not access_key_id or not secret_access_key:
         raise NoCredentialsError
     for what, text in (
-        ("access key id", access_key_id),
+        ("access key ID", access_key_id),
         ("secret access key", secret_access_key),
         ("session token", session_token or ""),
     ):
         if not (text.isascii() and text.isprintable() and text == text.strip()):
             raise TransportError(
                 errors.ConfigurationError,
-                f"the {what} has white space around it, or characters that no credentials have",
+                f"the {what} has white space around it, or characters that credentials cannot have",
                 "Check the AWS_* variables, the profile, or the session's arguments.",
             )
 
 
 class _Provider:
-    """The chain of providers, in place of the session's own."""
+    """The chain of providers, which replaces the session's own."""
 
     def __init__(self, provider: Any) -> None:
         self._provider = provider
@@ -78,7 +78,7 @@ class _Provider:
 
 
 class _Credentials:
-    """botocore's credentials, which may have to be got anew at any time."""
+    """botocore's credentials, which may have to be renewed at any time."""
 
     def __init__(self, credentials: Any) -> None:
         self._credentials = credentials
@@ -87,7 +87,7 @@ class _Credentials:
         return getattr(self._credentials, name)
 
     async def get_frozen_credentials(self) -> Any:
-        """Return the credentials as they are now."""
+        """Return the current credentials."""
         with _explained():
             return await self._credentials.get_frozen_credentials()
 
@@ -96,7 +96,7 @@ class _Credentials:
 def _explained() -> Iterator[None]:
     """Turn whatever a provider raises into one error.
 
-    Programs, files and services of the user's are at work here: they may do
+    The user's own programs, files and services run here. They may raise
     anything, and botocore lets it through (JSONDecodeError, FileNotFoundError,
     a ClientError of STS, which is not the bucket's).
     """
@@ -107,6 +107,6 @@ def _explained() -> Iterator[None]:
             raise
         raise TransportError(
             errors.MissingCredentialsError,
-            f"the credentials could not be had ({type(error).__name__}: {error})",
+            f"the credentials could not be obtained ({type(error).__name__}: {error})",
             "Check the profile, and the program, the file or the service that it names.",
         ) from error

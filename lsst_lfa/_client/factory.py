@@ -1,4 +1,4 @@
-"""Making an aiobotocore client as this package needs it."""
+"""Creates an aiobotocore client in the form that this package needs."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ __all__ = ["install_handlers", "open_client"]
 
 
 async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
-    """Yield one client, which is closed when the generator is.
+    """Yield one client, which is closed with the generator.
 
-    A bare generator, with no other beneath it: an event loop that ends closes
-    all it knows of at the same time, and one cannot be closed while another does.
+    A bare generator, which contains no other: an event loop that ends closes
+    all generators at the same time, and one cannot be closed while another one
+    is closing.
     """
     session, arguments = await in_thread(_prepare, settings)
     try:
@@ -50,8 +51,8 @@ async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
             raise
         raise TransportError(
             errors.ConfigurationError,
-            f"botocore refuses the endpoint {arguments['endpoint_url']}",
-            'Host names have letters, digits, "-" and "." only, no "_": use another name of the host, or its address.',
+            f"botocore rejects the endpoint {arguments['endpoint_url']}",
+            'Host names have only letters, digits, "-" and ".", no "_": use another name of the host, or its address.',
         ) from error
     try:
         install_handlers(client)
@@ -68,14 +69,14 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
     """Read what a client needs from disk: botocore's models, configuration, credentials."""
     session = AioSession(event_hooks=copy.copy(_builtin_handlers()), include_builtin_handlers=False)
     settings.configure(session)
-    # Else they are read when the client is made, on the event loop: once, in 0.1 s.
+    # Otherwise they are read when the client is created, on the event loop: once, in 0.1 s.
     if hasattr(session, "warm_up_loader_caches"):
         session.warm_up_loader_caches("s3")
     parsers = session.get_component("response_parser_factory")
     parsers.set_parser_defaults(timestamp_parser=parse_time)
     session.register_component("response_parser_factory", ParserFactory(parsers))
-    # How long a response may take is bounded by us, for each attempt: see `StallTimeout`.
-    # Providers of credentials read files, run programs, and ask services; the session keeps what they find.
+    # We limit the time of a response ourselves, for each attempt: see `StallTimeout`.
+    # Providers of credentials read files, run programs, and call services; the session keeps what they return.
     sign = settings.signs(lambda: asyncio.run(session.get_credentials()))
     if sign:
         asyncio.run(prepare_credentials(session, settings))
@@ -91,16 +92,16 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
 
 @functools.cache
 def _builtin_handlers() -> AioHierarchicalEmitter:
-    """Return botocore's own handlers of events: 10 ms for the first session only, the others take a copy."""
+    """Return botocore's own event handlers: this takes 10 ms for the first session, and the others take a copy."""
     emitter = AioHierarchicalEmitter()
     AioSession(event_hooks=emitter)
     return emitter
 
 
 def install_handlers(client: Any) -> None:
-    """Set what every client of ours needs, boto3's too."""
+    """Set what every client of ours needs, including boto3's."""
     events = client.meta.events
-    # Where botocore has it no more, what it has instead stays: a tenant's bucket may be refused.
+    # If botocore no longer has it, its replacement stays: a tenant's bucket may be rejected.
     validate_bucket_name = getattr(handlers, "validate_bucket_name", None)
     if validate_bucket_name is not None:
         events.unregister("before-parameter-build.s3", validate_bucket_name)
@@ -121,8 +122,8 @@ def _content_md5(params: dict[str, Any], **_: object) -> None:
 
 
 def _require_xml(response_dict: dict[str, Any] | None, parsed_response: dict[str, Any] | None, **_: object) -> None:
-    """Refuse a 200 whose body is not XML; botocore would say that the server responded with 500."""
+    """Refuse a response with status 200 whose body is not XML; botocore would report status 500."""
     status = response_dict["status_code"] if response_dict else None
-    # An error that is told in XML has a code of its own.
+    # An error in XML has its own code.
     if status == 200 and (parsed_response or {}).get("Error", {}).get("Code") == "500":  # noqa: PLR2004
         raise ResponseParserError("its body is not XML")

@@ -1,7 +1,8 @@
 """The HTTP session behind aiobotocore's client, on aiohttp.
 
-aiobotocore takes one by ``AioConfig(http_session_cls=...)``: anything that can
-be entered, closed, and asked to `HttpSession.send` a prepared request.
+aiobotocore accepts one through ``AioConfig(http_session_cls=...)``: anything
+that is an async context manager, and has ``close`` and ``send`` for a prepared
+request.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
 __all__ = ["HttpSession", "read_body"]
 
 _READ_BUFFER = 256 * 1024
-# Of the body of an error no more is read; and S3 has no longer lists.
+# The maximum that is read of an error's body, and of any other; S3 has no longer lists.
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_BODY = 32 * 1024 * 1024
 _KEEPALIVE = 12.0
-# What a server that expects TLS says to a plain request begins with this (RFC 8446, 5.1), as aiohttp shows it.
+# A server that expects TLS responds to a plain request with this (RFC 8446, 5.1), as aiohttp shows it.
 _TLS_ALERT = r"\x15\x03"
 
 
@@ -222,7 +223,7 @@ class HttpSession:
         raise failure
 
     async def _tls_context(self) -> ssl.SSLContext:
-        """Return the one TLS context; reading the authorities takes 30 ms, in a thread."""
+        """Return the one TLS context; reading the certificate authorities takes 30 ms, in a thread."""
         async with self._lock:
             if self._context is None:
                 self._context = await in_thread(make_tls_context, self._verify, self._client_cert)
@@ -345,9 +346,10 @@ def _redirect_refused(response: aiohttp.ClientResponse) -> TransportError:
 
 
 class _Proxy(NamedTuple):
-    """A proxy; and apart from it, as the headers that they go in, its credentials.
+    """A proxy and, separately, its credentials, in the form of headers.
 
-    aiohttp would keep them with each connection, and show them in its errors.
+    aiohttp would otherwise keep them with each connection, and show them in
+    its errors.
     """
 
     url: URL

@@ -1,4 +1,4 @@
-"""Requests and responses that list a thousand things: botocore would hold the event loop to write or read one."""
+"""Requests and responses that list a thousand items: botocore would block the event loop to write or read one."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["ParserFactory", "keep_lists_from_botocore"]
 
-# Parsed in a thread above this: a listing of 1,000 keys would hold the event loop for 30 ms.
+# Longer ones are parsed in a thread: a listing of 1,000 keys would block the event loop for 30 ms.
 _PARSE_INLINE = 32 * 1024
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _ITEMS = "lsst_lfa items"
 _TRUNCATED = re.compile(rb"<(?:\w+:)?IsTruncated(?:\s*/>|\s*>([^<]*)<)", re.ASCII)
-# As XML Schema has them, and some servers.
+# The forms of XML Schema, which some servers use.
 _BOOLEANS = {b"true": b"true", b"1": b"true", b"false": b"false", b"0": b"false"}
 
 
 def keep_lists_from_botocore(client: Any) -> None:
-    """Have what is long written here, and what is long parsed once only, in a thread by `ParserFactory`'s parsers."""
+    """Write long requests here; parse long responses only once, in a thread, with the parsers of `ParserFactory`."""
     events = client.meta.events
     for operation, argument, items, write in (
         ("CompleteMultipartUpload", "MultipartUpload", "Parts", _write_parts),
@@ -36,9 +36,9 @@ def keep_lists_from_botocore(client: Any) -> None:
     ):
         take = functools.partial(_take_items, argument, items)
         events.register(f"before-parameter-build.s3.{operation}", take)
-        # Before what makes digests of it.
+        # Before the handlers that compute digests of it.
         events.register_first(f"before-call.s3.{operation}", functools.partial(_write_items, write))
-    # Where botocore has it no more, what it has instead stays: a long listing may hold the event loop.
+    # If botocore no longer has it, its replacement stays: a long listing may block the event loop.
     find_error = getattr(handlers, "_handle_200_error", None)
     if find_error is not None:
         events.unregister("before-parse.s3.*", find_error)
@@ -46,7 +46,7 @@ def keep_lists_from_botocore(client: Any) -> None:
 
 
 def _take_items(argument: str, items: str, params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    """Keep the items from botocore: to check and to write 10,000 of them holds the loop for 0.2 s."""
+    """Keep the items from botocore, which would block the loop for 0.2 s to check and write 10,000 of them."""
     context[_ITEMS] = params[argument][items]
     params[argument] = {items: []}
 
@@ -71,13 +71,13 @@ def _write_objects(objects: list[dict[str, Any]]) -> str:
 
 
 def _find_error(find_error: Callable[..., None], response_dict: dict[str, Any], **kwargs: object) -> None:
-    """Let botocore look for an error behind a 200, which it does by parsing the body; no long one is an error."""
+    """Let botocore parse the body of a response with status 200 to look for an error; a long one is never an error."""
     if not _is_long(response_dict["body"]):
         find_error(response_dict=response_dict, **kwargs)
 
 
 def _say_whether_truncated(response: dict[str, Any]) -> dict[str, Any]:
-    """Write the boolean as botocore knows it, which takes all but "true" for the end of the listing."""
+    """Write the boolean in the form that botocore knows: it takes everything but "true" for the end of the listing."""
     body = response["body"]
     found = _TRUNCATED.search(body) if isinstance(body, bytes) else None
     if found is None:
@@ -95,22 +95,22 @@ def _is_long(body: object) -> bool:
 
 
 class ParserFactory:
-    """Makes botocore's parsers, which then neither hold the loop nor fail on what a server gets wrong."""
+    """Creates botocore's parsers, which then neither block the loop nor fail on a server's mistakes."""
 
     def __init__(self, factory: Any) -> None:
         self._factory = factory
 
     def set_parser_defaults(self, **defaults: Any) -> None:
-        """Hand over what botocore wants its parsers to be made with."""
+        """Pass on the defaults of botocore's parsers."""
         self._factory.set_parser_defaults(**defaults)
 
     def create_parser(self, protocol: str) -> _Parser:
-        """Make a parser."""
+        """Create a parser."""
         return _Parser(self._factory.create_parser(protocol))
 
 
 class _Parser:
-    """botocore's parser of responses, but what it cannot read is always a `ResponseParserError`."""
+    """botocore's parser, which always raises a `ResponseParserError` for a response that it cannot read."""
 
     def __init__(self, parser: Any) -> None:
         self._parser = parser
@@ -124,10 +124,10 @@ class _Parser:
             else:
                 parsed = await self._parser.parse(response, shape)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Of the server's text nothing but its parsing is at work here.
+            # Only parsing happens here, so any exception is caused by the server's text.
             msg = f"{type(error).__name__}: {error}"
             raise ResponseParserError(msg) from error
         if isinstance(parsed.get("Error"), dict):
-            # botocore takes each field for a text, which it is not if the server sent it twice.
+            # botocore assumes that each field is text, which is wrong if the server sent it twice.
             parsed["Error"] = {name: text for name, text in parsed["Error"].items() if isinstance(text, str)}
         return parsed

@@ -30,7 +30,7 @@ __all__ = ["SharedClient"]
 
 log = logging.getLogger(__name__)
 
-_ANONYMOUS = "The session is anonymous: use one that has credentials."
+_ANONYMOUS = "The session is anonymous: use a session with credentials."
 _NO_CREDENTIALS = (
     "No credentials were found, so the request was anonymous: "
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile."
@@ -38,18 +38,19 @@ _NO_CREDENTIALS = (
 
 
 class SharedClient:
-    """The client that a session's buckets share, in whichever event loop runs.
+    """The client that a session's buckets share, in whichever event loop is running.
 
-    It is opened by the first to borrow it, however many arrive together, and
-    belongs to the loop that opened it: when that loop has been closed, the
-    next to borrow it opens it afresh. One that is dropped unclosed is silent.
+    It is opened by the first task that borrows it, even if several arrive
+    together, and belongs to the loop that opened it. When that loop has been
+    closed, the next task that borrows it opens a new one. It can be dropped
+    without being closed, and emits no warning.
 
     Attributes
     ----------
     settings : `Settings`
-        What it is opened with.
+        The settings with which it is opened.
     closings : `int`
-        How often it was closed.
+        Number of times that it was closed.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -61,29 +62,29 @@ class SharedClient:
 
     @property
     def endpoint_url(self) -> str | None:
-        """The service; for AWS's own, `None` until the client was opened."""
+        """The service's URL; for AWS, `None` until the client is opened."""
         return self.settings.endpoint_url or self._opened_endpoint_url
 
     @asynccontextmanager
     async def borrow(
         self, what: RequestInfo, config: TransferConfig, *, closings: int | None = None
     ) -> AsyncIterator[BucketClient]:
-        """Borrow the client for one transfer; it is opened if need be.
+        """Borrow the client for one transfer; it is opened if necessary.
 
         Parameters
         ----------
         what, config
-            For what it is borrowed.
+            What it is borrowed for.
         closings : `int`, optional
-            What ``closings`` was when the transfer began: if the client was
-            closed since, the transfer is over.
+            The value of ``closings`` when the transfer started: if the client
+            has been closed since then, the transfer is over.
 
         Raises
         ------
         RuntimeError
             If another event loop that is still open opened the client.
         ClosedError
-            In the borrower's task, when `aclose` is called meanwhile.
+            In the borrower's task, if `aclose` is called in the meantime.
         LfaError
             If the client cannot be opened.
         """
@@ -116,7 +117,7 @@ class SharedClient:
             client.left_by(scope)
 
     def _unsigned(self, client: Any) -> str:
-        """Say why a client does not sign its requests; nothing if it does."""
+        """Return why a client does not sign its requests; empty if it does."""
         if client.meta.config.signature_version is not UNSIGNED:
             return ""
         return _ANONYMOUS if self.settings.anonymous else _NO_CREDENTIALS
@@ -130,11 +131,11 @@ class SharedClient:
             )
 
     def __reduce__(self) -> tuple[type[SharedClient], tuple[Settings]]:
-        """Be copied, and pickled, as what it was made of: the copy opens a client of its own."""
+        """Return the arguments for a copy, or a pickle: the copy opens its own client."""
         return type(self), (self.settings,)
 
     def _closed(self) -> str:
-        return f"the client of {self.endpoint_url or 'AWS'} was closed while a transfer was under way"
+        return f"the client of {self.endpoint_url or 'AWS'} was closed while a transfer was in progress"
 
     def _client_here(self) -> _LoopClient:
         """Return this loop's client, or a new one if the old one's loop is gone."""
@@ -146,22 +147,22 @@ class SharedClient:
             client.require_done(loop)
             self._forget()
         self._client = client = _LoopClient(loop)
-        # What is dropped must be silent: see `_LoopClient.abandon`.
+        # A client that is dropped must be silent: see `_LoopClient.abandon`.
         self._finalizer = weakref.finalize(self, client.abandon)
         self._finalizer.atexit = False
         return client
 
     def _forget(self) -> _LoopClient | None:
         client, self._client = self._client, None
-        if client is not None and client.pid == os.getpid():  # else the parent's client, which is not ours to drop
+        if client is not None and client.pid == os.getpid():  # else it is the parent's client
             self._finalizer.detach()
         return client
 
     async def aclose(self) -> None:
-        """Close the client. Idempotent; the next to borrow it opens it afresh.
+        """Close the client. Idempotent; it is reopened on next use.
 
-        Transfers under way end with `ClosedError`, after cleaning up. The
-        client is closed even if the caller is cancelled, or is such a transfer.
+        Transfers in progress clean up, and fail with `ClosedError`. The client
+        is closed even if the caller is cancelled, or is such a transfer.
         """
         self.closings += 1
         if self._client is not None:
@@ -177,7 +178,7 @@ class _Opened(NamedTuple):
     endpoint_url: str
 
 
-# Of its tasks a loop keeps weak references only.
+# A loop keeps only weak references to its tasks.
 _closing: set[asyncio.Task[None]] = set()
 
 
@@ -203,7 +204,7 @@ class _LoopClient:
         self._close_task: asyncio.Task[None] | None = None
 
     async def open(self, settings: Settings, what: RequestInfo) -> _Opened:
-        """Return the open client; the first to come opens it."""
+        """Return the open client; the first task opens it."""
         async with self._lock:
             if self._opened is None:
                 holder = open_client(settings)
@@ -221,7 +222,7 @@ class _LoopClient:
             return self._opened
 
     def require_done(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raise RuntimeError if the client is still in another loop's use."""
+        """Raise RuntimeError if another loop is still using the client."""
         if self.loop is loop or self.loop.is_closed() or self.pid != os.getpid():
             return
         msg = (
@@ -231,13 +232,13 @@ class _LoopClient:
         raise RuntimeError(msg)
 
     def left_by(self, scope: asyncio.Timeout) -> None:
-        """Note that a user is done."""
+        """Note that a user has finished."""
         self.users.discard(scope)
         if self.closing and not self.users:
             self._idle.set()
 
     async def close(self) -> None:
-        """End the transfers under way, let them clean up, close the client."""
+        """End the transfers in progress, let them clean up, and close the client."""
         if self.loop is asyncio.get_running_loop() and self.pid == os.getpid():
             # The caller may be cancelled, or be one of those transfers: the task goes on.
             await asyncio.shield(self._start_closing())

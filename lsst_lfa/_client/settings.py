@@ -36,13 +36,14 @@ class Settings:
     Attributes
     ----------
     anonymous : `bool` or `None`
-        Whether requests are not signed; `None`: where there are no credentials.
+        Whether requests are unsigned; `None`: only if there are no
+        credentials.
     addressing_style : {"path", "virtual", "auto"} or `None`
-        How a bucket is named: in the path, or in the host; `None`: as the
-        profile says, or else in the path, if an endpoint is given.
+        How a bucket is named: in the path, or in the host; `None`: as in the
+        profile, otherwise in the path if there is an endpoint.
     trust_env : `bool`
-        Whether the environment and AWS's configuration files have a say. Not
-        so for the mock's client, which stays on this machine.
+        Whether to use the environment and the AWS configuration files. Not for
+        the mock's client, which stays on this machine.
     """
 
     endpoint_url: str | None
@@ -66,9 +67,9 @@ class Settings:
 
     def _problems(self) -> Iterator[str]:
         if (self.access_key_id is None) != (self.secret_access_key is None):
-            yield "access_key_id and secret_access_key go together: give both or none"
+            yield "access_key_id and secret_access_key go together: pass both or neither"
         if self.anonymous and self.access_key_id is not None:
-            yield "anonymous requests have no credentials: give either them or anonymous=True"
+            yield "anonymous requests have no credentials: pass either credentials or anonymous=True"
         if self.addressing_style not in {None, "path", "virtual", "auto"}:
             yield f'addressing_style is {self.addressing_style!r}; it must be "path", "virtual" or "auto"'
         if self.max_connections < 1:
@@ -83,12 +84,12 @@ class Settings:
 
     @classmethod
     def from_environment(cls, profile: str | None = None) -> Self:
-        """Take ``S3_ENDPOINT_URL`` as it is now; the rest is in AWS's own variables and files."""
+        """Read ``S3_ENDPOINT_URL`` now; the rest is in the AWS variables and files."""
         return cls(endpoint_url=clean_endpoint(os.environ.get("S3_ENDPOINT_URL")), profile=profile)
 
     @classmethod
     def for_mock(cls, server: MockS3Server) -> Self:
-        """Take a mock server's own credentials, and nothing of the environment's."""
+        """Use a mock server's own credentials, and nothing from the environment."""
         return cls(
             endpoint_url=server.endpoint_url,
             access_key_id=server.access_key_id,
@@ -99,7 +100,7 @@ class Settings:
         )
 
     def configure(self, session: BotoSession) -> None:
-        """Point a botocore session, sync or async, at these settings."""
+        """Apply these settings to a botocore session, sync or async."""
         if not self.trust_env:
             fixed = {name: default for name, (_, _, default, _) in session.SESSION_VARIABLES.items()}
             fixed |= {"config_file": os.devnull, "credentials_file": os.devnull, "s3": {}}
@@ -107,12 +108,12 @@ class Settings:
                 session.get_component("config_store").set_config_provider(name, ConstantProvider(value))
         elif self.profile is not None:
             session.set_config_variable("profile", self.profile)
-        # For whatever botocore does besides, as assuming a role: there, a profile may have no region.
+        # For other things that botocore does, such as assuming a role: a profile may have no region.
         session.set_config_variable("region", self.region or session.get_config_variable("region") or "us-east-1")
         session.register_component("data_loader", _data_loader(session.get_config_variable("data_path")))
 
     def client_arguments(self, session: BotoSession) -> dict[str, Any]:
-        """Return the arguments of ``create_client``, but for ``config``."""
+        """Return the arguments of ``create_client``, except ``config``."""
         return {
             "service_name": "s3",
             "endpoint_url": self._endpoint_url(session),
@@ -124,7 +125,7 @@ class Settings:
         }
 
     def _endpoint_url(self, session: BotoSession) -> str | None:
-        """Return the endpoint, also one that AWS's own settings name: that may have credentials in it, too."""
+        """Return the endpoint, including one from the AWS settings, which may contain credentials as well."""
         ignored = not self.trust_env or session.get_config_variable("ignore_configured_endpoint_urls")
         if self.endpoint_url is not None or ignored:
             return self.endpoint_url
@@ -132,7 +133,7 @@ class Settings:
         return clean_endpoint(ConfiguredEndpointProvider(client_name="s3", **config).provide())
 
     def signs(self, find_credentials: Callable[[], object | None]) -> bool:
-        """Whether requests are signed; credentials are looked for only where that depends on them."""
+        """Whether requests are signed; credentials are looked for only if that depends on them."""
         if self.anonymous is None and self.access_key_id is None:
             return find_credentials() is not None
         return not self.anonymous
@@ -143,7 +144,7 @@ class Settings:
         Raises
         ------
         ValueError
-            If the profile has what botocore cannot read.
+            If the profile contains something that botocore cannot read.
         """
         config: dict[str, Any] = {
             "signature_version": "s3v4" if sign else botocore.UNSIGNED,
@@ -151,7 +152,7 @@ class Settings:
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "connect_timeout": self.connect_timeout,
             "max_pool_connections": self.max_connections,
-            # As it is: botocore would put a long one together for each request.
+            # Fixed, because botocore would otherwise compose a long one for each request.
             "user_agent": f"lsst_lfa botocore/{botocore.__version__}",
         }
         style, has_style = self.addressing_style, self._has_style(session)
@@ -163,14 +164,14 @@ class Settings:
             config["proxies"] = {}
         profile = session.get_scoped_config()  # read here, in a thread: botocore would read it on the event loop
         for name in _CHECKSUMS:
-            # What the user set by hand wins.
+            # The user's explicit settings win.
             by_hand = f"AWS_{name.upper()}" in os.environ or name in profile
             if not (self.trust_env and by_hand):
                 config[name] = "when_required"
         return config
 
     def _has_style(self, session: BotoSession) -> bool:
-        """Whether the profile says how a bucket is named."""
+        """Whether the profile has an addressing style."""
         own = session.get_scoped_config().get("s3", {}) if self.trust_env else {}
         if not isinstance(own, dict):
             msg = f'the profile has "s3 = {own}", where indented lines belong ("addressing_style = path")'
@@ -180,5 +181,5 @@ class Settings:
 
 @functools.cache
 def _data_loader(path: str | None) -> Any:
-    """Return what reads botocore's models, and keeps them: 0.1 s for the first session only, boto3's too."""
+    """Return the caching loader of botocore's models: 0.1 s, for the first session only, including boto3's."""
     return create_loader(path)

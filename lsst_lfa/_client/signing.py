@@ -1,4 +1,4 @@
-"""Signatures: botocore's, but the digest of a body comes from the thread that computed it."""
+"""Signatures: botocore's, but with the digest of the body that a thread has computed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _SIGNER = "lsst-lfa-s3v4"
 
 
 class _Signer(botocore.auth.S3SigV4Auth):
-    """botocore's signer, but it takes a `RequestBody`'s digest as it is.
+    """botocore's signer, which uses the digest of a `RequestBody`.
 
-    botocore would hash the body itself, on the event loop.
+    botocore would otherwise hash the body itself, on the event loop.
     """
 
     def payload(self, request: Any) -> str:
@@ -25,13 +25,13 @@ class _Signer(botocore.auth.S3SigV4Auth):
         return str(super().payload(request))
 
 
-# botocore's register of signers, by which it finds them under a name. It is not documented;
-# where there is none, botocore's own signer reads a body and hashes it on the loop.
+# botocore's registry of signers by name. It is not documented: if it is missing, botocore's own signer reads a body
+# and hashes it on the loop.
 _signers = getattr(botocore.auth, "AUTH_TYPE_MAPS", {})
 _signers[_SIGNER] = _Signer
 
 
 def choose_signer(signature_version: str, **_: object) -> str | None:
-    """Handle ``choose-signer``: ours for what botocore would sign as S3v4."""
+    """Handle ``choose-signer``: use ours if botocore would sign as S3v4."""
     # Presigned URLs ask for "s3v4-query": those are botocore's.
     return _SIGNER if signature_version == "s3v4" and _SIGNER in getattr(botocore.auth, "AUTH_TYPE_MAPS", {}) else None

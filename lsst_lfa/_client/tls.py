@@ -1,4 +1,4 @@
-"""TLS: by whose word a server is trusted."""
+"""TLS: which servers are trusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["make_tls_context"]
 
 
 def _botocores_authorities() -> str | None:
-    """Return the file of authorities that botocore has; `None`, for the system's own, if it no longer says."""
+    """Return botocore's file of certificate authorities; `None`, for the system's own, if botocore no longer tells."""
     find = getattr(botocore.httpsession, "get_cert_path", None)
     return str(find(verify=True)) if find is not None else None
 
@@ -23,7 +23,7 @@ def make_tls_context(
     verify: bool | str,  # noqa: FBT001 - as botocore has it
     client_cert: str | tuple[str, str] | None,
 ) -> ssl.SSLContext:
-    """Make the context by which servers are verified. It reads files, for 30 ms: call it in a thread.
+    """Create the context that verifies servers. This reads files, for 30 ms: call it in a thread.
 
     Raises
     ------
@@ -47,6 +47,6 @@ def make_tls_context(
         raise TransportError(
             errors.ConfigurationError,
             f"the file of certificate authorities {authorities} cannot be used ({error})",
-            "Check AWS_CA_BUNDLE, or S3Session(verify=FILE).",
+            "Check AWS_CA_BUNDLE, or S3Session(verify=...).",
         ) from None
     return context
