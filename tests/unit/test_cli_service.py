@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -141,13 +142,22 @@ def test_what_counts_instead_of_the_site_is_told(shell: Shell, monkeypatch: pyte
 # mock
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def start(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    # A job in the background ignores SIGINT, and so would the program; with a handler here it does not inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    mock = subprocess.Popen(
         [sys.executable, "-m", "lsst_lfa", "mock", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
+    with mock:
+        try:
+            yield mock
+        finally:
+            mock.kill()
 
 
 def free_port() -> int:
