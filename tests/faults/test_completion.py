@@ -120,7 +120,7 @@ async def test_a_success_that_says_nothing_and_no_object(
         await harness.bucket.upload(LARGE, NEW)
         check(harness, calls=3)
         harness.server.script(Fault(COMPLETE, nothing))
-        with pytest.raises(errors.ProtocolError, match="not there"):
+        with pytest.raises(errors.ProtocolError, match="does not exist"):
             await harness.bucket.upload(LARGE, f"{NEW} either")
         assert not harness.server.uploads
 
