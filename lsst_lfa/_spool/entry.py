@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import threading
@@ -61,6 +62,22 @@ class Entry:
     def sidecar(self) -> Path:
         """The file that describes this one."""
         return self.payload.with_name(self.payload.name + SIDECAR)
+
+    async def older(self) -> list[str]:
+        """Return the sidecars of older files that wait for the same key."""
+        return await in_thread(self._older)
+
+    def _older(self) -> list[str]:
+        asked = self.record.asked or self.record.key
+        stem = asked.rpartition("/")[2].partition(".")[0]
+        found = []
+        for path in self.payload.parent.glob(f"{glob.escape(stem)}*{SIDECAR}"):
+            with suppress(OSError, ValueError):  # it is gone, or is none
+                record = read_sidecar(path)
+                same = (record.asked or record.key) == asked and record.sequence < self.record.sequence
+                if same and not record.stored and path.with_name(path.name.removesuffix(SIDECAR)).exists():
+                    found.append(str(path))
+        return found
 
     def new_file(self) -> AtomicFile:
         """Return the file to fill, which `commit` then puts in its place."""

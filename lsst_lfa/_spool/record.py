@@ -120,7 +120,7 @@ def _line(said: dict[str, Any]) -> bytes:
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
         said = json.loads(line) if line else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return said if isinstance(said, dict) else None
 

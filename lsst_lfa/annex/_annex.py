@@ -27,7 +27,6 @@ from ._site_bucket import SiteBucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from astropy.time import Time
 
@@ -77,7 +76,8 @@ class LargeFileAnnex:
         publishing, and never while a file is being published.
     on_stored : callable, optional
         Called with each `LargeFile` that S3 has acknowledged, by the process
-        that sent it. A function or a coroutine function; what it raises is
+        that sent it. A function or a coroutine function: `publish` waits for
+        it, and so does the next file in the background. What it raises is
         logged.
 
     Raises
@@ -338,7 +338,7 @@ class LargeFileAnnex:
         Files that are being published are made safe first: in the spool, if
         there is one. What waits in the spool stays there.
         """
-        life, self._life = self._life, None
+        life = self._life
         if life is not None and life.loop is asyncio.get_running_loop():
             await life.close(self._upload_timeout + _CLOSE_GRACE)
         if self._site_bucket is not None:
@@ -348,24 +348,24 @@ class LargeFileAnnex:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def _start(self) -> Life:
-        life = self._life
-        if life is None or not life.usable:
-            if self._site_bucket is not None:
-                self._site_bucket.renew()
-                self.bucket = self._site_bucket.bucket
-            life = self._life = self._begin()
-        if not life.opened:
+        while True:
+            life = self._life
+            if life is None or not life.usable:
+                if self._site_bucket is not None:
+                    self._site_bucket.renew()
+                    self.bucket = self._site_bucket.bucket
+                life = self._life = self._begin()
             await life.open()
-        return life
+            if not life.closing:
+                return life
+            await life.ended()
 
     def _begin(self) -> Life:
-        announcer = Announcer(self._event)
+        announcer = Announcer(self._event, self._pace.event)
         drain = Drain(
             self.bucket,
             self.spool,

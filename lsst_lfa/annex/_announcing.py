@@ -42,6 +42,10 @@ class Ticket:
         What is announced, once it may be.
     over : `bool`
         Whether it needs no event any more: it was sent, or never will be.
+    failures : `int`
+        How often ``set_write`` refused it.
+    told : `bool`
+        Whether a failure was logged.
     """
 
     sequence: int
@@ -49,6 +53,7 @@ class Ticket:
     file: LargeFile | None = None
     over: bool = False
     failures: int = 0
+    told: bool = False
 
 
 class Announcer:
@@ -58,10 +63,13 @@ class Announcer:
     ----------
     event : `Event` or `None`
         The topic; without one, nothing is sent.
+    timeout : `float` or `None`, optional
+        Seconds that its ``set_write`` may take.
     """
 
-    def __init__(self, event: Event | None) -> None:
+    def __init__(self, event: Event | None, timeout: float | None = None) -> None:
         self._event = event
+        self._timeout = timeout
         self._queue: list[Ticket] = []
         self._turn = asyncio.Condition()
 
@@ -154,14 +162,29 @@ class Announcer:
     async def _send(self, ticket: Ticket) -> bool:
         assert self._event is not None  # noqa: S101 - for the type checker
         assert ticket.file is not None  # noqa: S101 - as above
+        limit = asyncio.timeout(self._timeout)
         try:
-            await self._event.set_write(**ticket.file.event_fields(), force_output=True)
-        except Exception:  # whatever it is: it is the topic's, and must not lose the file
-            ticket.failures += 1
-            level = logging.WARNING if ticket.failures == 1 else logging.DEBUG
-            log.log(level, "the event of %s could not be sent; it will be tried again", ticket.file.url, exc_info=True)
+            async with limit:
+                await self._event.set_write(**ticket.file.event_fields(), force_output=True)
+        except Exception:  # noqa: BLE001 - whatever it is: it is the topic's, and must not lose the file
+            # Where it takes too long, the topic is to blame, not this event: no other would fare better.
+            ticket.failures = 0 if limit.expired() else ticket.failures + 1
+            self._log_failure(ticket)
+            return False
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            ticket.failures += 1  # it is the topic that was cancelled, not we
+            self._log_failure(ticket)
             return False
         return True
+
+    def _log_failure(self, ticket: Ticket) -> None:
+        level = logging.DEBUG if ticket.told else logging.WARNING
+        ticket.told = True
+        assert ticket.file is not None  # noqa: S101 - for the type checker
+        log.log(level, "the event of %s could not be sent; it will be tried again", ticket.file.url, exc_info=True)
 
     def _give_up(self, ticket: Ticket) -> None:
         log.error("the event of %s was refused, while that of a newer file was sent: it is given up", ticket.file)

@@ -28,18 +28,23 @@ _COMMON: Final = (
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long the background waits, in seconds.
+    """How long an annex waits, in seconds.
 
     Attributes
     ----------
     first_pause, longest_pause : `float`
         After a failure that would meet every other file too, and at most.
+    busy : `float`
+        Until a file is looked at again that another one of this process is in
+        the way of.
     locked : `float`
         Until a file is looked at again that another process works on.
     others : `float`
         In which another component may send its files itself.
     rescan : `float`
         Between two looks into the folder, and after trouble with the disk.
+    event : `float`
+        For an event to be sent.
     hour : `float`
         Between two logs of the same trouble, and at most between two tries of
         a file that fails by itself.
@@ -47,9 +52,11 @@ class Pace:
 
     first_pause: float = 1.0
     longest_pause: float = 60.0
+    busy: float = 0.2
     locked: float = 5.0
     others: float = 30.0
     rescan: float = 60.0
+    event: float = 5.0
     hour: float = 3600.0
 
     def pause_after(self, failures: int, spread: float) -> float:

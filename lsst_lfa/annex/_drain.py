@@ -42,6 +42,10 @@ class _LaterError(Exception):
     """Not now: its event must come first."""
 
 
+class _OlderError(Exception):
+    """Not now: it replaces a file that waits still."""
+
+
 class _DamagedError(Exception):
     """The file is not what was published."""
 
@@ -303,6 +307,8 @@ class Drain:
         except _LaterError:
             self._unannounced.add(waiting)
             self._event_news.set()
+        except _OlderError:
+            self._postpone(waiting, self._pace.busy)
         except OSError as error:
             self.hourly.warning("disk", "cannot work on %s, which is tried again later: %s", waiting.sidecar, error)
             self._on_left(waiting.sidecar, error)
@@ -334,6 +340,8 @@ class Drain:
 
     async def _send(self, entry: Entry, waiting: Waiting) -> None:
         record = entry.record
+        if record.if_exists == "overwrite" and set(await entry.older()) - self._abandoned:
+            raise _OlderError
         expected = Digest(record.byte_size, record.check_sum)
         if await hash_file(entry.payload) != expected:
             msg = f"{entry.payload} is not what was published: it should have {expected.size} bytes, MD5 {expected.md5}"

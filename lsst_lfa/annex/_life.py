@@ -32,6 +32,8 @@ class Life:
     def __init__(self, publisher: Publisher, seen_sequence: Callable[[int], None]) -> None:
         self.loop = asyncio.get_running_loop()
         self.opened = False
+        self.closing = False
+        self._closed = asyncio.Event()
         self.publisher = publisher
         self.announcer = publisher.announcer
         self.drain = publisher.drain
@@ -42,22 +44,32 @@ class Life:
     @property
     def usable(self) -> bool:
         """Whether it belongs to the loop that runs, and still works."""
-        if self.loop is not asyncio.get_running_loop():
+        if self.loop is not asyncio.get_running_loop() or self._closed.is_set():
             return False
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()  # a bug in the background comes through
         return self._task is None or not self._task.done()
 
     async def open(self) -> None:
-        """Find what waits, and begin to send it."""
+        """Find what waits, and begin to send it; not if it is being closed."""
+        if self.opened:
+            return
         async with self._opening:
-            if not self.opened:
+            if not self.opened and not self.closing:
                 self._seen_sequence(await self.drain.open())
                 self._task = asyncio.create_task(self.drain.run(), name="lsst_lfa annex")
                 self.opened = True
 
+    async def ended(self) -> None:
+        """Wait until it is closed."""
+        await self._closed.wait()
+
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - files are safe or not by then
-        """Make safe what is being published, and stop."""
+        """Make safe what is being published, and stop. Idempotent."""
+        if self.closing:
+            await self.ended()
+            return
+        self.closing = True
         self.publisher.hurry.set()
         try:
             async with asyncio.timeout(timeout):
@@ -67,9 +79,14 @@ class Life:
         except TimeoutError:
             log.warning("%d files are still being published, while the annex is closed", self.drain.publications)
         finally:
-            await uninterrupted(self._stop(), grace=None)
+            try:
+                await uninterrupted(self._stop(), grace=None)
+            finally:
+                self._closed.set()
 
     async def _stop(self) -> None:
+        async with self._opening:  # what is being opened has a task soon
+            pass
         tasks = set(self.publisher.tasks)
         if self._task is not None:
             self._task.cancel()

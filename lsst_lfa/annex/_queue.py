@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from ._decisions import Pace
 
 __all__ = ["SendQueue", "Waiting"]
-
-_BUSY: Final = 0.2
-"""Seconds after which a file that is being worked on is looked at again."""
 
 
 @dataclass(eq=False, slots=True)
@@ -103,7 +100,7 @@ class SendQueue:
             if waiting is None:
                 continue
             if waiting.sidecar in self.busy:
-                self.postpone(waiting, now + _BUSY)
+                self.postpone(waiting, now + self._pace.busy)
                 continue
             self._probing = trouble
             return waiting, trouble

@@ -32,7 +32,7 @@ HANGS = Fault("*", Silence())
 DATE = "2026-02-01T03:04:05"
 KEY = "GC:1/image/2026/01/31/GC:1_image_2026-02-01T03:04:05.000.fits"
 
-BRISK = Pace(first_pause=0.02, longest_pause=0.05, locked=0.05)
+BRISK = Pace(first_pause=0.02, longest_pause=0.05, locked=0.05, event=0.5)
 """How long the background of these tests waits."""
 
 

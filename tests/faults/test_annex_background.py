@@ -224,3 +224,31 @@ def test_a_loop_after_another(tmp_path: Path) -> None:
     for _ in range(2):
         asyncio.run(publish())
     bucket.stop_mock()
+
+
+async def test_closing_while_it_starts(tmp_path: Path) -> None:
+    async with play(tmp_path) as it:
+        starting = asyncio.ensure_future(it.annex.start())
+        await asyncio.sleep(0)
+        await it.annex.aclose()
+        it.server.script(DOWN)
+        async with asyncio.timeout(5):
+            await starting
+        assert len([task for task in asyncio.all_tasks() if task.get_name() == "lsst_lfa annex"]) == 1
+
+
+async def test_publishing_while_it_is_closed(tmp_path: Path) -> None:
+    """What is published then waits for the end, and starts again: nothing is left to nobody."""
+    async with play(tmp_path, replace(QUICK, stall_timeout=20), upload_timeout=30) as it:
+        it.server.script(HANGS)
+        first = asyncio.ensure_future(it.annex.publish(b"1", generator="image", key="1", id="1"))
+        await until(lambda: bool(it.server.seen))
+        closing = [asyncio.ensure_future(it.annex.aclose()) for _ in range(2)]
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(it.annex.publish(b"2", generator="image", key="2", id="2"))
+        await asyncio.gather(first, *closing)
+        it.server.script()
+        await second
+        assert await it.annex.wait_stored(10)
+        assert it.topic.ids == ["1", "2"]
+        it.check(2)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from lsst_lfa import LargeFile, errors
 
 from . import Fault, Silence, Status
@@ -13,8 +15,6 @@ from .annex_harness import DOWN, Topic, play, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import pytest
 
 
 async def test_events_come_in_the_order_of_publishing(tmp_path: Path) -> None:
@@ -172,3 +172,65 @@ async def test_a_process_without_the_event_leaves_it_to_the_one_that_has_it(tmp_
         it.annex = it.another()
         assert await it.annex.wait_stored(10)
         it.check(1)
+
+
+class Slow(Topic):
+    """A topic whose broker does not respond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.responds = asyncio.Event()
+        self.asked = 0
+
+    async def set_write(self, *, force_output: bool | None = None, **fields: Any) -> None:
+        """Wait for the broker."""
+        self.asked += 1
+        await self.responds.wait()
+        await super().set_write(force_output=force_output, **fields)
+
+
+async def test_a_topic_that_hangs_holds_up_neither_the_file_nor_the_end(tmp_path: Path) -> None:
+    topic = Slow()
+    async with play(tmp_path, event=topic) as it:
+        async with asyncio.timeout(5):
+            for name in ("1", "2", "3", "4", "5"):
+                assert (await it.annex.publish(name.encode(), generator="image", key=name, id=name)).stored
+            await it.annex.aclose()
+        assert topic.written == []
+        topic.responds.set()
+        it.annex = it.another()
+        assert await it.annex.wait_stored(10)
+        assert topic.ids == ["1", "2", "3", "4", "5"]
+        assert it.files() == []
+
+
+async def test_a_publication_that_is_cancelled_while_the_topic_hangs(tmp_path: Path) -> None:
+    topic = Slow()
+    async with play(tmp_path, event=topic) as it:
+        first = asyncio.ensure_future(it.annex.publish(b"1", generator="image", key="1", id="1"))
+        await until(lambda: topic.asked == 1)
+        second = asyncio.ensure_future(it.annex.publish(b"2", generator="image", key="2", id="2"))
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        topic.responds.set()
+        await second
+        assert await it.annex.wait_stored(10)
+        assert topic.ids == ["1", "2"]
+        assert it.files() == []
+
+
+async def test_a_topic_that_cancels_its_own_write(tmp_path: Path) -> None:
+    class Cancels(Topic):
+        async def set_write(self, *, force_output: bool | None = None, **fields: Any) -> None:
+            if not tried:
+                tried.append(fields["id"])
+                raise asyncio.CancelledError
+            await super().set_write(force_output=force_output, **fields)
+
+    tried: list[str] = []
+    topic = Cancels()
+    async with play(tmp_path, event=topic) as it:
+        for name in ("1", "2"):
+            assert (await it.annex.publish(name.encode(), generator="image", key=name, id=name)).stored
+        assert topic.ids == ["1", "2"]

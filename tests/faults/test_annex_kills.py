@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import Close, Fault, ReceiveSlowly, Reset, Silence, Status
-from .annex_harness import play
+from .annex_harness import play, until
 from .harness import BUCKET
 
 if TYPE_CHECKING:
@@ -80,10 +80,12 @@ class Victims:
         self.returned: dict[str, list[str]] = {}
         self.announced: dict[str, list[list[str]]] = {}
         self.began: dict[str, tuple[str, int]] = {}
+        self._words = 0
 
     async def _heard(self) -> str:
         async with asyncio.timeout(60):
             word, *rest = (await self._lines.readline()).decode().split()
+        self._words += 1
         if word == "returned":
             self.returned[rest[0]] = rest[1:]
         elif word == "announced":
@@ -96,12 +98,14 @@ class Victims:
         """Wait until it can take orders."""
         assert await self._heard() == "warm"
 
-    async def live(self, *order: str, seconds: float) -> None:
-        """Give an order, and kill who carries it out after so many seconds."""
+    async def live(self, *order: str, words: int, seconds: float) -> None:
+        """Give an order, and kill who carries it out so many seconds after it has said so many words."""
         self._orders.write("\t".join(order).encode() + b"\n")
         while await self._heard() != "ready":
             pass
+        enough = self._words + words
         listening = asyncio.ensure_future(self._listen())
+        await until(lambda: self._words >= enough)
         await asyncio.sleep(seconds)
         (child,) = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         os.kill(int(child), signal.SIGKILL)
@@ -160,7 +164,13 @@ async def test_killed_while_publishing(tmp_path: Path) -> None:
         waited = 0
         for run in range(KILLS):
             it.server.script(*faults(dice))
-            await them.live(it.server.endpoint_url, str(it.folder), str(run), seconds=dice.uniform(0, 0.5))
+            await them.live(
+                it.server.endpoint_url,
+                str(it.folder),
+                str(run),
+                words=dice.randrange(13),
+                seconds=dice.uniform(0, 0.05),
+            )
             check_folder(it, them)
             check_objects(it, them)
             waited += any(name.endswith(".fits") for name in it.files())

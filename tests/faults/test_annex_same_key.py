@@ -147,3 +147,18 @@ async def test_who_may_not_list_the_bucket_publishes_all_the_same(tmp_path: Path
             Fault("HeadObject", Status(403, "AccessDenied")), Fault("GetObject", Status(403, "AccessDenied"))
         )
         assert (await it.annex.publish(b"new", generator="image", key="k")).stored
+
+
+async def test_what_replaces_a_file_that_waits_comes_after_it(tmp_path: Path) -> None:
+    """Also if the older one is refused once more, and the newer one would be sent first."""
+    async with play(tmp_path) as it:
+        it.server.script(DOWN)
+        for version in range(4):
+            data = b"%d" % version * (5_000_000 if version == 2 else 10)
+            await it.annex.publish(data, generator="image", key="k.fits", id=f"{version}", if_exists="overwrite")
+        await it.annex.aclose()
+        it.server.script(Fault("*", Status(500, "InternalError"), nth=1, times=2))
+        it.annex = it.another()
+        assert await it.annex.wait_stored(10)
+        assert it.object("k.fits") == b"3" * 10
+        assert it.files() == []
