@@ -126,7 +126,7 @@ class SharedClient:
         if config.integrity == "unsigned" and (self.endpoint_url or "").startswith("http:") and not self._warned:
             self._warned = True
             log.warning(
-                'integrity="unsigned" over http: nothing but TCP\'s checksum protects what goes to %s',
+                'integrity="unsigned" over http: only TCP\'s checksum protects the data sent to %s',
                 self.endpoint_url,
             )
 

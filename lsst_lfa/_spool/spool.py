@@ -33,24 +33,24 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _MAX_REVISIONS: Final = 10_000
-# Another process removes empty folders: a new one may be gone before there is a file in it.
+# Another process may remove empty folders: a new one may be gone before it contains a file.
 _FOLDER_ATTEMPTS: Final = 5
 _VOLATILE: Final = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
 
 
 class NotKeptError(Exception):
-    """The spool could not take a file; the cause is an OSError or a ValueError."""
+    """The spool could not store a file; the cause is an OSError or a ValueError."""
 
 
 class Taken(NamedTuple):
-    """A file that has the wanted name in the spool already, and waits there.
+    """A file that waits in the spool under the requested name.
 
     Attributes
     ----------
     sidecar : `pathlib.Path`
         Its sidecar.
     record : `Record`
-        What that says.
+        Its contents.
     """
 
     sidecar: Path
@@ -61,23 +61,24 @@ class Taken(NamedTuple):
 class Spool:
     """A folder on local disk where files wait until S3 has them.
 
-    A file is at ``{folder}/{bucket}/{key}``, and beside it, as
-    ``{key}.lfa.jsonl``, a readable sidecar that has all that is needed to send
-    and to announce it. Both are removed when that was done. Processes may
-    share a folder.
+    A file is at ``{folder}/{bucket}/{key}``. Next to it, ``{key}.lfa.jsonl``
+    is a human-readable sidecar with everything that is needed to send and to
+    announce the file. Both are removed when that is done. Several processes
+    may share a folder.
 
     Parameters
     ----------
     folder : `str` or `pathlib.Path`
-        The folder; made when it is first needed. It should be on a volume that
-        outlives the container.
+        The folder, which is created on first use. It should be on a volume
+        that outlives the container.
     max_bytes : `int`, optional
-        What all files in it may take; by default what the disk has.
+        Maximum total size of the files in it; by default only the disk limits
+        it.
 
     Attributes
     ----------
     folder : `pathlib.Path`
-        As given; absolute once it was opened.
+        As given; absolute once the spool is opened.
     max_bytes : `int` or `None`
         As given.
 
@@ -89,7 +90,7 @@ class Spool:
     Notes
     -----
     A file is locked, by ``flock(2)``, while a process works on it. On NFS that
-    lock is seen by all clients, unless the mount says ``nolock`` or
+    lock is seen by all clients, unless it is mounted with ``nolock`` or
     ``local_lock``; and if a client machine dies, the server keeps it for a
     while (90 s, as a rule).
     """
@@ -107,11 +108,11 @@ class Spool:
         return f"Spool({str(self.folder)!r}, max_bytes={self.max_bytes!r})"
 
     async def open(self, bucket: str) -> None:
-        """Make the folder, and warn of one that cannot be written to, or dies with its container."""
+        """Create the folder, and warn if it cannot be written to, or dies with its container."""
         await in_thread(self._open, bucket)
 
     async def scan(self, bucket: str, known: AbstractSet[str] = frozenset()) -> list[Found]:
-        """Return what waits for a bucket, oldest first, but for the sidecars that are known."""
+        """Return the files that wait for a bucket, oldest first, except those whose sidecars are known."""
         found = await in_thread(self._scan, bucket, known)
         self._used += sum(each.size for each in found)
         return found
@@ -119,16 +120,16 @@ class Spool:
     async def reserve(self, record: Record, *, in_place: bool = False) -> tuple[Entry, list[Taken]]:
         """Reserve a name for a file, and lock it.
 
-        Where files wait that have the name already, this one gets the next
-        free one, with ``_r1``, ``_r2``, ..., and so does its key, if it must
-        not overwrite.
+        If files already wait under the name, this one gets the next free one,
+        with ``_r1``, ``_r2``, ..., and so does its key, unless it may
+        overwrite.
 
         Returns
         -------
         entry : `Entry`
             To be filled, committed, and released.
         taken : `list` [`Taken`]
-            The files that have the name, or one of the next ones, already.
+            The files that already have the name, or one of the next ones.
 
         Raises
         ------
@@ -145,7 +146,7 @@ class Spool:
                     raise self.not_kept(error) from error
 
     async def claim(self, sidecar: str) -> Entry | None:
-        """Lock a file that waits; `None` if another process works on it.
+        """Lock a waiting file; `None` if another process is working on it.
 
         Raises
         ------
@@ -161,11 +162,11 @@ class Spool:
         await in_thread(lambda: prune_all(self._root(bucket)))
 
     async def foreign(self, folder: Path) -> list[Path]:
-        """Return the files below a folder that have no sidecar, oldest first."""
+        """Return the files in a folder tree that have no sidecar, oldest first."""
         return await in_thread(lambda: list(foreign_files(folder)))
 
     def require_room(self, size: int) -> None:
-        """Make sure that one more file of at least so many bytes is allowed.
+        """Check that one more file of at least so many bytes is allowed.
 
         Raises
         ------
@@ -173,16 +174,16 @@ class Spool:
             If it is not.
         """
         if self.max_bytes is not None and self._used + size > self.max_bytes:
-            msg = f"the spool is full: it has {self._used} of at most {self.max_bytes} bytes"
+            msg = f"the spool is full: it holds {self._used} of at most {self.max_bytes} bytes"
             raise OSError(errno.EDQUOT, msg, str(self.folder))
 
     def count(self, size: int) -> None:
-        """Note that so many bytes came, or went if negative."""
+        """Note that so many bytes were added, or removed if negative."""
         self._used = max(self._used + size, 0)
 
     def not_kept(self, error: Exception) -> NotKeptError:
-        """Make the error that says that a file could not be kept."""
-        return NotKeptError(f"the spool {self.folder} could not take it ({type(error).__name__}: {error})")
+        """Return the error for a file that could not be stored."""
+        return NotKeptError(f"the spool {self.folder} could not store the file ({type(error).__name__}: {error})")
 
     def _root(self, bucket: str) -> Path:
         return self.folder.resolve() / bucket
@@ -204,7 +205,7 @@ class Spool:
         kind = file_system(self.folder.resolve())
         if kind in _VOLATILE:
             log.warning(
-                "the spool %s is on %s: it dies with the container, and the files in it are lost then. Mount a volume",
+                "the spool %s is on %s: it dies with the container, and so do the files in it. Mount a volume",
                 self.folder,
                 kind,
             )
@@ -223,7 +224,7 @@ class Spool:
                 taken.extend(_peek(sidecar))
                 continue
             if os.path.lexists(payload) and not in_place:
-                # A file of somebody else's.
+                # A file that is not ours.
                 sidecar.unlink()
                 os.close(fd)
                 continue
@@ -232,10 +233,10 @@ class Spool:
         raise ValueError(msg)
 
     def _place(self, bucket: str, key: str) -> tuple[Path, list[Path]]:
-        """Return where a key's file goes, with its parents made, and which of these are new."""
+        """Return the path of a key's file, after creating its parents, and which of these are new."""
         name = key.rpartition("/")[2]
         if not name or name.endswith((SIDECAR, PART)):
-            msg = f"key={key!r} has a name that the spool needs for itself, or none"
+            msg = f"key={key!r} has no file name, or one that the spool reserves"
             raise ValueError(msg)
         root = self._root(bucket)
         new = [parent for parent in (root / key).parents if not parent.exists()]
@@ -244,7 +245,7 @@ class Spool:
 
 
 async def _entry_in_thread(function: Callable[..., T], *args: Any) -> T:
-    """Call a function that returns an entry first of all; if cancelled meanwhile, let go of the entry."""
+    """Call a function that returns an entry first; if cancelled, release the entry."""
     made: list[Any] = []
 
     def call() -> None:
@@ -265,4 +266,4 @@ def _peek(sidecar: Path) -> list[Taken]:
     try:
         return [Taken(sidecar, read_sidecar(sidecar))]
     except (OSError, ValueError):
-        return []  # gone meanwhile, or torn, which is reported elsewhere; its name is taken anyway
+        return []  # it has gone, or is torn, which is reported elsewhere; its name is taken anyway

@@ -1,4 +1,4 @@
-"""The Large File Annex: publish a file, announce it, and lose nothing."""
+"""The Large File Annex: publishes and announces files, and loses none."""
 
 from lsst_lfa._spool import Spool
 

@@ -1,4 +1,4 @@
-"""`LargeFileAnnex`: publish a file, announce it, and lose nothing."""
+"""`LargeFileAnnex`: publishes and announces files, and loses none."""
 
 from __future__ import annotations
 
@@ -49,31 +49,32 @@ _CLOSE_GRACE: Final = 1.0
 class LargeFileAnnex:
     """Publishes large files: stores them, announces them, and loses none.
 
-    Making one is synchronous, does no I/O and needs no running event loop.
+    Creating an annex is synchronous, does no I/O and needs no running event
+    loop.
 
     Parameters
     ----------
     bucket : `AsyncS3Bucket`
-        Where the files go, of either kind: `lsst_lfa.AsyncS3Bucket` or
-        `lsst_lfa.salobj.AsyncS3Bucket`. It stays yours to close.
+        The destination, of either class: `lsst_lfa.AsyncS3Bucket` or
+        `lsst_lfa.salobj.AsyncS3Bucket`. The annex does not close it.
     salname : `str`
         Name of the SAL component, such as ``GenericCamera``.
     salindex : `int` or `str`, optional
         Its index; 0 or `None` for a component without one.
     event : optional
-        The topic ``largeFileObjectAvailable``, or anything with its
-        ``set_write``. Without one nothing is announced.
+        The topic ``largeFileObjectAvailable``, or any object with the same
+        ``set_write``. Without one, nothing is announced.
     spool : `Spool`, `str` or `pathlib.Path`, optional
-        Where files wait that S3 did not take. It should be on a volume that
+        Where files wait that S3 did not accept. It should be on a volume that
         outlives the container. Without a spool, `publish` raises, and such
         files are lost.
     upload_timeout : `float`, optional
-        Seconds after which `publish` stops waiting for S3, if the spool has
-        the file.
+        How long `publish` waits for S3, in seconds, once the file is in the
+        spool.
     announce : {"safe", "stored"}, optional
-        Whether a file is announced as soon as it is safe, or only when S3 has
-        it: then, if that comes later, from the background, in the order of
-        publishing, and never while a file is being published.
+        Whether to announce a file as soon as it is safe, or only when S3 has
+        it. With "stored", a late event is sent in the background, in the order
+        of publishing, and never while a file is being published.
     on_stored : callable, optional
         Called with each `LargeFile` that S3 has acknowledged, by the process
         that sent it. A function or a coroutine function: `publish` waits for
@@ -83,14 +84,15 @@ class LargeFileAnnex:
     Raises
     ------
     ValueError
-        If an argument is out of bounds.
+        If an argument is out of range.
 
     Notes
     -----
     Each file is announced at least once, by one event with the final URL and
     all seven fields of the topic. It is announced again only if a process
-    ended between the event and the note that it was sent; or if it turned out
-    later that the key is taken, by an event with the file's own URL.
+    ended between sending the event and recording that it was sent; or if it
+    turns out later that the key is taken, in which case a second event has the
+    file's actual URL.
     """
 
     def __init__(
@@ -138,7 +140,7 @@ class LargeFileAnnex:
         spool: Spool | str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Self:
-        """Make an annex on the bucket of a site, which it opens and closes itself.
+        """Create an annex for the bucket of a site, which the annex opens and closes itself.
 
         Parameters
         ----------
@@ -152,7 +154,7 @@ class LargeFileAnnex:
         Raises
         ------
         ConfigurationError
-            If the site is not known, or ``S3_ENDPOINT_URL`` contradicts it.
+            If the site is unknown, or ``S3_ENDPOINT_URL`` conflicts with it.
         """
         site_bucket = SiteBucket(sites.current(site, domock=domock), domock=domock)
         annex = cls(site_bucket.bucket, salname, salindex, event=event, spool=spool, **options)
@@ -168,7 +170,7 @@ class LargeFileAnnex:
         return f"LargeFileAnnex({self.bucket!r}, {self.component!r}, spool={self.spool!r})"
 
     async def start(self) -> None:
-        """Start sending, in the background, what earlier processes left. Idempotent; `publish` does it, too."""
+        """Start sending files that earlier processes left, in the background. Idempotent; `publish` calls it."""
         await self._start()
 
     async def publish(
@@ -187,56 +189,61 @@ class LargeFileAnnex:
         version: float = 1.0,
         if_exists: IfExists = "keep",
     ) -> LargeFile:
-        """Publish a file: when this returns, it is safe, whatever happens next.
+        """Publish a file. When this returns, the file is safe, whatever happens next.
 
-        It goes to S3 and to the spool at the same time. It is announced when S3
-        has it; or, if S3 failed or did not take it within ``upload_timeout``,
-        when the spool has it, from where it is then sent in the background.
-        Events are sent in the order in which `publish` was called, so this may
-        wait for older files that are being published.
+        The file goes to S3 and to the spool at the same time. It is announced
+        when S3 has it or, if S3 fails or does not accept it within
+        ``upload_timeout``, when the spool has it; it is then sent from the
+        spool, in the background. Events are sent in the order in which
+        `publish` was called, so this may wait for older files that are being
+        published.
 
         Parameters
         ----------
         source : file, bytes-like, path, async iterable, or `~astropy.io.fits.HDUList`
             See `AsyncS3Bucket.upload`. A path is hard-linked into the spool
-            where possible: do not change the file in place afterwards;
+            where possible: do not modify the file in place afterwards;
             replacing or deleting it is fine.
         generator, date, other, stem, suffix
-            See `lsst_lfa.salobj.AsyncS3Bucket.make_key`. ``date`` is now by
-            default.
+            See `lsst_lfa.salobj.AsyncS3Bucket.make_key`. ``date`` is the
+            current time by default.
         key : `str`, optional
-            The key, in place of the one made of these.
+            The key, instead of one that is built from these.
         event_generator : `str`, optional
             The event's generator: by default ``salname:salindex``.
         id : `str`, optional
-            What consumers know the file by, such as the image's name.
+            An identifier for consumers, such as the image's name.
         mime_type : `str`, optional
-            By default what the key's suffix tells. Also the object's content
-            type.
+            By default guessed from the key's suffix. Also used as the object's
+            content type.
         version : `float`, optional
             The version of the file's format.
         if_exists : {"keep", "overwrite", "error"}, optional
-            Where an object has the key already: with "keep", the same bytes
-            are a success, and other bytes get a key with ``_r1``, ``_r2``, ...
-            before the suffix. "error" raises FileExistsError for other bytes;
-            where it turns out only in the background, it means "keep".
+            What to do if the key exists. With "keep", identical data count as
+            a success, and different data are stored under a key with ``_r1``,
+            ``_r2``, ... before the suffix. "overwrite" replaces the object;
+            but whoever has read the old data is not told, and an archive may
+            refuse the new data. "error" raises FileExistsError for different
+            data; if that is discovered only in the background, it acts as
+            "keep".
 
         Returns
         -------
         file : `LargeFile`
-            What was published, and whether S3 has it yet.
+            The published file, and whether S3 already has it.
 
         Raises
         ------
         ValueError, TypeError
-            If an argument is wrong. Nothing was read then.
+            If an argument is invalid. Nothing was read.
         FileExistsError
-            If other bytes have the key, with ``if_exists="error"``.
+            If the key holds different data, with ``if_exists="error"``.
         NotStoredError
-            If neither S3 nor the spool has the file; it names both causes.
+            If the file could be stored neither in S3 nor in the spool; the
+            message gives both causes.
         SourceChangedError
-            If the source changed while it was read. What reading it raises
-            comes through as it is.
+            If the source changed while it was read. Exceptions raised by
+            reading it propagate unchanged.
         """
         key = self._component.key(generator, date=date, other=other, stem=stem, suffix=suffix, key=key)
         record = self._component.describe(
@@ -273,17 +280,17 @@ class LargeFileAnnex:
             life.drain.published()
 
     async def wait_stored(self, timeout: float | None = 60.0) -> bool:  # noqa: ASYNC109 - it returns False
-        """Wait until S3 has all files, and they are announced.
+        """Wait until all files are in S3 and announced.
 
         Parameters
         ----------
         timeout : `float` or `None`, optional
-            The most seconds to wait.
+            Maximum seconds to wait.
 
         Returns
         -------
         stored : `bool`
-            Whether nothing is waiting any more; `False` if time ran out.
+            Whether everything is done; `False` if time ran out.
         """
         life = await self._start()
         try:
@@ -297,21 +304,22 @@ class LargeFileAnnex:
         return True
 
     async def adopt(self, folder: str | os.PathLike[str] | None = None, *, announce: bool = False) -> int:
-        """Take over files that older code left as ``{folder}/{bucket}/{key}``, and send them.
+        """Take over files that older software left as ``{folder}/{bucket}/{key}``, and send them.
 
         Parameters
         ----------
         folder : `str` or `pathlib.Path`, optional
-            The folder; by default the spool's own. From another folder, a file
-            is moved: it is removed there when the spool has it.
+            The folder; by default the spool's own. Files in another folder are
+            moved: each is removed when the spool has it.
         announce : `bool`, optional
-            Whether they are announced too. They are older than what was
-            announced since, so by default they are not.
+            Whether to announce them as well. By default they are not, because
+            they are older than files that have already been announced.
 
         Returns
         -------
         count : `int`
-            Files that were taken over. Others are logged, and stay.
+            Number of files that were taken over. Others are logged, and left
+            in place.
 
         Raises
         ------
@@ -319,7 +327,7 @@ class LargeFileAnnex:
             If there is no spool.
         """
         if self.spool is None:
-            msg = "there is no spool to take files into"
+            msg = "adopt needs a spool, and this annex has none"
             raise ValueError(msg)
         life = await self._start()
         adoption = Adoption(
@@ -333,10 +341,10 @@ class LargeFileAnnex:
         return await adoption.run(self.spool.folder if folder is None else folder)
 
     async def aclose(self) -> None:
-        """Stop. Idempotent; `start`, and `publish`, start again.
+        """Stop. Idempotent; `start` or `publish` starts the annex again.
 
-        Files that are being published are made safe first: in the spool, if
-        there is one. What waits in the spool stays there.
+        Files that are being published are made safe first, in the spool if
+        there is one. Files that wait in the spool stay there.
         """
         life = self._life
         if life is not None and life.loop is asyncio.get_running_loop():

@@ -1,4 +1,4 @@
-"""`LargeFile`: a file that was published, and the fields of its event. Pure."""
+"""`LargeFile`: a published file, and the fields of its event. No I/O."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["LargeFile", "check_version", "guess_mime_type", "large_file", "tai_n
 log = logging.getLogger(__name__)
 
 MAX_BYTE_SIZE: Final = 2**31 - 1
-"""The most that the topic's ``byteSize`` can say."""
+"""The largest value of the topic's ``byteSize``."""
 
 _TAI_MINUS_UTC: Final = 37
 """Seconds, since 2017."""
 _MAX_LEAP: Final = 100
-# What Python does not know, or knows otherwise on each machine.
+# Types that Python does not know, or that differ between machines.
 _TYPES: Final = {
     ".fits": "application/fits",
     ".fit": "application/fits",
@@ -48,14 +48,14 @@ _COMPRESSED: Final = {"gzip": "application/gzip", "bzip2": "application/x-bzip2"
 @public
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LargeFile:
-    """A file that was published.
+    """A published file.
 
     Attributes
     ----------
     bucket, key : `str`
         Where it is, or will be.
     url : `str`
-        ``{endpoint}/{bucket}/{key}``: final, whether S3 has it yet or not.
+        ``{endpoint}/{bucket}/{key}``: final, even before S3 has the file.
     generator, version, mime_type, id
         As in the event.
     byte_size : `int`
@@ -65,7 +65,7 @@ class LargeFile:
     stored : `bool`
         Whether S3 has acknowledged it; if not, it is in the spool.
     path : `pathlib.Path` or `None`
-        Where it is in the spool, while it is there.
+        Its path in the spool, while it is there.
     error : `LfaError` or `None`
         Why S3 has not acknowledged it.
     """
@@ -86,13 +86,13 @@ class LargeFile:
     def event_fields(self) -> dict[str, Any]:
         """Return the seven fields of the event ``largeFileObjectAvailable``, with the topic's names and types.
 
-        All of them, each time: ``set_write`` keeps the old value of a field
-        that is not given. ``byteSize`` is a 32-bit integer: a larger file's
-        size is given as 2147483647, with a warning.
+        All fields are given every time, because ``set_write`` keeps the old
+        value of a field that is omitted. ``byteSize`` is a 32-bit integer: a
+        larger size is reported as 2147483647, with a warning.
         """
         if self.byte_size > MAX_BYTE_SIZE:
             log.warning(
-                "%s has %d bytes: its event says %d, which is the most that it can say",
+                "%s has %d bytes: its event reports %d, the largest value that the field can hold",
                 self.url,
                 self.byte_size,
                 MAX_BYTE_SIZE,
@@ -111,7 +111,7 @@ class LargeFile:
 def large_file(
     record: Record, url: str, *, stored: bool, path: Path | None = None, error: LfaError | None = None
 ) -> LargeFile:
-    """Make the file that a record describes."""
+    """Return the file that a record describes."""
     return LargeFile(
         bucket=record.bucket,
         key=record.key,
@@ -129,7 +129,7 @@ def large_file(
 
 
 def check_version(version: float) -> float:
-    """Return the version as the topic's 32-bit float will have it.
+    """Return the version, rounded to the topic's 32-bit float.
 
     Raises
     ------
@@ -147,11 +147,11 @@ def check_version(version: float) -> float:
 
 
 def guess_mime_type(key: str) -> str:
-    """Return the MIME type that a key's suffix tells; empty if it tells none."""
+    """Return the MIME type of a key's suffix; empty if unknown."""
     suffix = key[key.rfind(".") :].lower()
     if suffix in _TYPES:
         return _TYPES[suffix]
-    # Python's own tables alone: `mimetypes.guess_type` reads the system's files.
+    # Only Python's own tables: `mimetypes.guess_type` reads the system's files.
     if suffix in mimetypes.encodings_map:
         return _COMPRESSED.get(mimetypes.encodings_map[suffix], "")
     return mimetypes.types_map.get(suffix, "") if "/" not in suffix else ""
@@ -162,7 +162,7 @@ def tai_now() -> str:
     offset = 0
     if hasattr(time, "CLOCK_TAI"):
         offset = round(time.clock_gettime(time.CLOCK_TAI) - time.time())
-    # Where nobody told the kernel of the leap seconds, its TAI is UTC.
+    # If nobody has set the kernel's leap seconds, its TAI is UTC.
     milliseconds = round((time.time() + (offset if 0 < offset < _MAX_LEAP else _TAI_MINUS_UTC)) * 1000)
     seconds, rest = divmod(milliseconds, 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:03d}"
