@@ -99,7 +99,7 @@ async def _require_service(bucket: S3Bucket) -> None:
 @contextmanager
 def _saying_things_once(output: Output) -> Iterator[None]:
     """Silence what the annex says of its own accord, and the command says better."""
-    loggers = [logging.getLogger(f"lsst_lfa.{name}") for name in ("annex._hourly_log", "_spool.scan")]
+    loggers = [logging.getLogger(f"lsst_lfa.{name}") for name in ("annex._hourly_log", "_spool.scan", "_spool.spool")]
     for each in loggers:
         each.disabled = not output.verbose
     try:
@@ -145,10 +145,11 @@ async def adopt_bucket(output: Output, folder: Path, bucket: str, source: Path |
         return 0
     spool, announcer = Spool(folder), Announcer(None)
     session = S3Session(anonymous=True)  # of which nothing is asked
-    await spool.open(bucket)
     drain = Drain(session.bucket(bucket), spool, _NAME, announcer, on_stored=_ignore, next_sequence=time.time_ns)
     adoption = Adoption(spool, drain, announcer, bucket=bucket, component=_NAME, announce="never")
-    return await adoption.run(folder if source is None else source)
+    with _saying_things_once(output):
+        await spool.open(bucket)
+        return await adoption.run(folder if source is None else source)
 
 
 async def _ignore(_: LargeFile) -> None:
