@@ -93,15 +93,15 @@ async def run_checks(places: Places, target: str | None, *, write: bool) -> Asyn
     try:
         url = await in_thread(_locate, places, target)
         session = make_session(url, anonymous=False, config=_CONFIG, connect_timeout=3.0)
+        named = session.endpoint_url
+        endpoint = await in_thread(Endpoint.find, named or _AWS, url.profile)
     except (click.ClickException, errors.LfaError, ValueError) as error:
         yield _failed("endpoint", error)
         for name in ("connection", "TLS", "clock", "latency", "credentials", "bucket", "write"):
             yield _skipped(name, "the endpoint is not known")
         return
     async with aclosing(session):
-        named = session.endpoint_url
         yield _ok("endpoint", named or "AWS's own: no --site, LSST_SITE or S3_ENDPOINT_URL names another")
-        endpoint = await in_thread(Endpoint.find, named or _AWS, url.profile)
         up = True
         async for finding in _check_network(endpoint, url.bucket):
             up = up and finding.state != "failed"

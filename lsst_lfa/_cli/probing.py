@@ -56,7 +56,11 @@ class Endpoint(NamedTuple):
         parts = urlsplit(url)
         proxy = "" if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme, "")
         way = urlsplit(proxy if "://" in proxy else f"http://{proxy}") if proxy else parts
-        port = way.port or _PORTS.get(way.scheme, 443)
+        try:
+            port = way.port or _PORTS[way.scheme]
+        except (ValueError, KeyError):  # the service's own URL was looked at before
+            msg = "The URL of the proxy is not http(s)://host:port. Check HTTPS_PROXY and HTTP_PROXY."
+            raise errors.ConfigurationError(msg) from None
         shown = f"{way.hostname}:{port}" if proxy else ""
         return cls(url, str(way.hostname), port, shown, _authorities(profile))
 
@@ -64,6 +68,13 @@ class Endpoint(NamedTuple):
     def tls(self) -> bool:
         """Whether the service speaks TLS."""
         return self.url.startswith("https:")
+
+    def unreachable(self, error: Exception) -> errors.LfaError:
+        """Say why there is no connection, be it to the service or to the proxy."""
+        if not self.proxy:
+            return self.translate(error)
+        cause, hint = f"could not connect to the proxy {self.proxy} ({error})", "Check HTTPS_PROXY and NO_PROXY."
+        return RequestInfo("check", "", None, self.url).failed(errors.UnreachableError, cause, hint, transient=True)
 
     def translate(self, error: Exception) -> errors.LfaError:
         """Say what an error means, with its cure."""
@@ -100,7 +111,7 @@ async def connect(endpoint: Endpoint) -> tuple[str, float]:
         async with asyncio.timeout(_TIMEOUT):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     except (OSError, ValueError) as error:
-        raise endpoint.translate(error) from error
+        raise endpoint.unreachable(error) from error
     with closing(writer):
         host, port = writer.get_extra_info("peername")[:2]
         return (f"[{host}]:{port}" if ":" in host else f"{host}:{port}"), time.monotonic() - begun

@@ -142,6 +142,26 @@ def test_wrong_settings_are_2(shell: Shell, arguments: list[str], said: str) -> 
     assert all(line.split(maxsplit=1)[1].startswith("not tried") for line in others)
 
 
+@pytest.mark.parametrize(
+    ("proxy", "failing", "code", "said"),
+    [
+        ("http://user:sekrit@127.0.0.1:1", "connection", 5, "the proxy 127.0.0.1:1"),
+        ("http://user:sekrit@127.0.0.1:port", "endpoint", 2, "HTTPS_PROXY"),
+        ("socks5://user:sekrit@127.0.0.1", "endpoint", 2, "HTTPS_PROXY"),
+    ],
+)
+def test_a_proxy_that_fails_is_named_without_its_password(  # noqa: PLR0917
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, proxy: str, failing: str, code: int, said: str
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    ran = shell("check", "s3://test", "--json")
+    assert ran.code == code
+    found = {line["check"]: line for line in ran.json}
+    assert (found[failing]["state"], said in found[failing]["message"]) == ("failed", True)
+    assert "sekrit" not in ran.out + ran.err
+
+
 def test_quiet_says_only_what_failed(shell: Shell) -> None:
     assert shell("check", "s3://test", "-q").out == ""
     (line,) = shell("check", "s3://nowhere", "-q").out.splitlines()
