@@ -30,3 +30,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"lsst-lfa: {error.name} is not installed. Do: pip install 'lsst-lfa[cli]'\n")
         return 1
+    except KeyboardInterrupt:  # before there was anything to clean up
+        return 130

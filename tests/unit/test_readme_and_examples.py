@@ -7,6 +7,7 @@ import codeop
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import S3Session, TransferConfig, errors
+from lsst_lfa._cli import main
 
 if TYPE_CHECKING:
     from lsst_lfa import MockS3Server
@@ -76,6 +78,23 @@ async def test_the_blocks_of_a_guide_run_in_their_order(guide: Path) -> None:
     namespace: dict[str, Any] = {"__name__": "__guide__"}
     for number, block in enumerate(blocks(guide, "python"), 1):
         await run(block, f"{guide.name}, block {number}", namespace)
+
+
+@pytest.mark.usefixtures("newcomer")
+def test_the_shell_blocks_of_the_command_line_guide_run_in_their_order(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "lsst-lfa"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m lsst_lfa "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    for line in "".join(blocks(ROOT / "examples" / "command_line.md", "sh")).splitlines():
+        if line.startswith("lsst-lfa ") and "|" not in line:  # in this process, which is faster
+            assert main(shlex.split(line, comments=True)[1:]) == 0, line
+        else:
+            subprocess.run(["bash", "-euo", "pipefail", "-c", line], check=True, timeout=60)
+    assert capfd.readouterr().err == ""
 
 
 @by_name
