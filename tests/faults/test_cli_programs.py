@@ -183,9 +183,10 @@ async def test_the_standard_input_goes_up_whatever_it_is(tmp_path: Path) -> None
         assert await program.output("put", "-", "s3://test/stdin", data=data) == (0, f"{url}\n", "")
         assert server.objects["test", "stdin"].data == data
         waiting = await program("put", "-", "s3://test/never", stdin=PIPE)
-        await asyncio.sleep(1.0)  # it waits for what never comes
-        waiting.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(waiting.wait(), 10) == 130
+        waiting.stdin.write(bytes(40 * MiB))  # and then it waits for what never comes
+        async with begun(server, "UploadPart", "never", waiting):
+            waiting.send_signal(signal.SIGINT)
+            assert await asyncio.wait_for(waiting.wait(), 30) == 130
         assert not server.uploads
         assert ("test", "never") not in server.objects
 

@@ -127,7 +127,7 @@ def test_nothing_is_replaced_if_that_is_not_wanted(lfa: Shell, place: str, folde
     assert lfa("put", "night", f"{place}n").code == 0
     done = lfa("put", "--if-none-match", "x", f"{place}n/empty")
     assert (done.code, done.out) == (4, "")
-    assert "there is an object with this key already" in done.err
+    assert "the key already exists" in done.err
     (folder / "empty").write_bytes(b"changed")
     done = lfa("put", "--if-none-match", "night", f"{place}n")
     assert done.code == 4
