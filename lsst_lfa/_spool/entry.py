@@ -166,6 +166,7 @@ class Entry:
         with self._lock:
             fd, self._fd = self._fd, -1
             if fd >= 0:
+                fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child may have the descriptor too, and live for long
                 os.close(fd)
 
 

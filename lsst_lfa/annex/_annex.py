@@ -347,7 +347,7 @@ class LargeFileAnnex:
         there is one. Files that wait in the spool stay there.
         """
         life = self._life
-        if life is not None and life.loop is asyncio.get_running_loop():
+        if life is not None and life.here:
             await life.close(self._upload_timeout + _CLOSE_GRACE)
         if self._site_bucket is not None:
             await self._site_bucket.aclose()

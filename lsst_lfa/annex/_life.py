@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from lsst_lfa._transfer.concurrency import uninterrupted
@@ -31,6 +32,7 @@ class Life:
 
     def __init__(self, publisher: Publisher, seen_sequence: Callable[[int], None]) -> None:
         self.loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self.opened = False
         self.closing = False
         self._closed = asyncio.Event()
@@ -42,9 +44,25 @@ class Life:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def here(self) -> bool:
+        """Whether it belongs to the event loop that runs.
+
+        Raises
+        ------
+        RuntimeError
+            If it belongs to another one, which is still open and needs it.
+        """
+        if self.loop is asyncio.get_running_loop():
+            return True
+        if not (self.loop.is_closed() or self._closed.is_set() or self._pid != os.getpid()):
+            msg = "this annex belongs to another event loop that is still open: close it there, or make another one"
+            raise RuntimeError(msg)
+        return False
+
+    @property
     def usable(self) -> bool:
         """Whether it belongs to the loop that runs, and still works."""
-        if self.loop is not asyncio.get_running_loop() or self._closed.is_set():
+        if not self.here or self._closed.is_set():
             return False
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()  # a bug in the background comes through

@@ -74,6 +74,7 @@ def test_a_newer_versions_fields_are_passed_over() -> None:
         b"",
         b"\0" * 100,
         b"[]\n",
+        b"[" * 100_000,
         b"{}\n",
         b'{"lfa": 2}\n',
         RECORD.first_line()[:-20],
@@ -315,6 +316,19 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 time.sleep(60)
 """
+
+
+async def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    entry = await put(spool, release=False)
+    inherited = os.dup(entry._fd)  # what a child has
+    try:
+        await entry.release()
+        again = await spool.claim(str(entry.sidecar))
+        assert again is not None
+        await again.release()
+    finally:
+        os.close(inherited)
 
 
 async def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:
