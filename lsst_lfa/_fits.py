@@ -1,8 +1,10 @@
-"""FITS: HDU lists to and from bytes, away from the event loop.
+"""FITS: HDU lists to and from bytes, off the event loop.
 
-astropy reads and writes, in threads, where numpy copies without the interpreter lock. What was read and not changed is
-not written again (see `_fits_reading`). All else is written from a snapshot: astropy changes what it writes, and moves
-in the files it reads, so a snapshot has headers, rows and files of its own.
+astropy reads and writes in threads, where numpy copies without the interpreter
+lock. HDUs that were read and not changed are not written again (see
+`_fits_reading`). All others are written from a snapshot: astropy changes what
+it writes, and moves the position of files that it reads, so a snapshot has its
+own headers, rows and files.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
 _BLOCK: Final = 1 << 22  # bytes that are converted or copied at once
-_NEEDED: Final = {  # private names of astropy's; a list without them is written on the event loop: slower, but right
+_NEEDED: Final = {  # private names of astropy; a list without them is written on the event loop: slower, but correct
     "HDUList": ("_file", "_read_all"),
     "_BaseHDU": ("_file", "_header"),
     "CompImageHDU": ("_bintable",),  # since astropy 7.0
@@ -42,14 +44,17 @@ async def dump(hdulist: HDUList) -> memoryview:
     Parameters
     ----------
     hdulist : `astropy.io.fits.HDUList`
-        The list. It is not changed, and can be used, and dumped again, meanwhile; whether pixels and rows that are
-        changed meanwhile are in the result is not determined.
+        The list. It is not changed, and may be used and dumped again at the
+        same time. If its pixels or rows are modified in the meantime, it is
+        undefined whether the result contains the changes.
 
     Returns
     -------
     data : `memoryview`
-        The bytes of the FITS file, which nobody changes any more. A list from `load` that was not changed gives the
-        bytes that it was read from; if parts of it were, the data of the other HDUs are those that were read.
+        The bytes of the FITS file, which do not change any more. A list from
+        `load` that was not changed yields the bytes that it was read from; if
+        parts of it were changed, the data of the other HDUs are those that
+        were read.
 
     Raises
     ------
@@ -58,9 +63,11 @@ async def dump(hdulist: HDUList) -> memoryview:
 
     Notes
     -----
-    Takes as much memory as the file, loaded tables and images to compress; and 0.4 ms of the event loop for 100 header
-    cards. Done there is what must not be in a thread: HCOMPRESS, whose C code is not thread-safe; reading from a file
-    object of the user's own class; and, before astropy 7.0, compressing.
+    Takes as much memory as the file, loaded tables and images to compress; and
+    0.4 ms of the event loop for 100 header cards. The event loop also does the
+    work that must not happen in a thread: HCOMPRESS, whose C code is not
+    thread-safe; reading from a file object of the user's own class; and,
+    before astropy 7.0, compression.
     """
     if "astropy.io.fits" not in sys.modules or not isinstance(hdulist, sys.modules["astropy.io.fits"].HDUList):
         msg = f"hdulist must be an astropy.io.fits.HDUList, not {type(hdulist).__name__}"
@@ -78,31 +85,33 @@ async def load(data: io.BytesIO) -> HDUList:
     Parameters
     ----------
     data : `io.BytesIO`
-        The bytes of a FITS file, from the first one on, wherever the position is; not changed, nor needed afterwards.
+        The bytes of a FITS file, from the first one, whatever the position;
+        neither changed nor needed afterwards.
 
     Returns
     -------
     hdulist : `astropy.io.fits.HDUList`
-        The HDU list, and the bytes that it was read from, in memory: no access does I/O. Read on access are images
-        compressed with HCOMPRESS (see `dump`), and data that astropy fails to read.
+        The HDU list, with the bytes that it was read from, in memory: no
+        access does I/O. Images compressed with HCOMPRESS (see `dump`), and
+        data that astropy fails to read, are read on access.
 
     Raises
     ------
     OSError
-        If it is not a FITS file, or a truncated one.
+        If it is not a FITS file, or is truncated.
     """
     source = data.getvalue()
     return await _in_thread(lambda: importlib.import_module("lsst_lfa._fits_reading").read(source))
 
 
 async def _in_thread(function: Any) -> Any:
-    """Call a function in a thread of ours, of this process: the event loop's own may all be waiting for us."""
+    """Call a function in a thread of our own: those of the event loop's executor may all be waiting for us."""
     call = functools.partial(contextvars.copy_context().run, function)
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), call)
 
 
 class _Snapshot:
-    """An HDU list at rest, taken on the event loop in one go, so that no access by its owner falls in between."""
+    """A snapshot of an HDU list, taken on the event loop in one step, so that its owner cannot interfere."""
 
     def __init__(self, hdulist: HDUList) -> None:
         self.state, self.hcompress = dict(vars(hdulist)), False
@@ -113,10 +122,10 @@ class _Snapshot:
         self.complete = _has_needed(hdulist) and (self.state["_read_all"] or self._keep_open(self.state["_file"]))
 
     def _apart(self, hdu: Any) -> Any:
-        """Copy an HDU and its header, but not its data, nor what astropy derived from them."""
+        """Copy an HDU and its header, but neither its data nor what astropy derived from them."""
         apart = copy.copy(hdu)
         state = vars(apart)
-        if "_header" in state:  # else nobody has looked at it
+        if "_header" in state:  # otherwise nobody has looked at it
             header = state["header" if "header" in state else "_header"] = hdu.header.copy()
             header._modified = hdu.header._modified  # noqa: SLF001  (a copy forgets it)
         if getattr(hdu, "compression_type", "") == "HCOMPRESS_1":
@@ -131,7 +140,7 @@ class _Snapshot:
         return apart
 
     def _keep_open(self, file: Any) -> bool:
-        """See to it that a file can be read without its owner, who may close it, or move its position."""
+        """Make a file readable independently of its owner, who may close it, or move its position."""
         raw = getattr(file, "_file", None)
         if raw is None or file.closed:
             return True  # nothing to read, or astropy says so
@@ -150,7 +159,7 @@ def _has_needed(owner: Any) -> bool:
 
 
 def _write(snapshot: _Snapshot) -> memoryview | None:
-    """Write a snapshot, if it is complete; one of an unchanged file need not be."""
+    """Write a snapshot, if it is complete; that of an unchanged file need not be."""
     from astropy.io import fits
 
     from lsst_lfa import _fits_reading
@@ -173,7 +182,7 @@ def _write(snapshot: _Snapshot) -> memoryview | None:
 
 
 def _written(hdulist: HDUList) -> memoryview:
-    """Have astropy write a list to a real file without a name, in memory or else on disk, and take its bytes."""
+    """Let astropy write a list to a real file without a name, in memory or otherwise on disk, and return its bytes."""
     import numpy as np
 
     memory = getattr(os, "memfd_create", None)
@@ -182,7 +191,7 @@ def _written(hdulist: HDUList) -> memoryview:
         file.flush()
         data = np.empty(file.tell(), np.uint8)
         with os.fdopen(file.fileno(), "rb", closefd=False) as written:
-            for start in reversed(range(0, len(data), _BLOCK)):  # from its end: no byte takes memory twice for long
+            for start in reversed(range(0, len(data), _BLOCK)):  # from its end: no byte is in memory twice for long
                 written.seek(start)
                 data[start : start + _BLOCK] = np.fromfile(written, np.uint8, _BLOCK)
                 file.truncate(start)
@@ -190,13 +199,13 @@ def _written(hdulist: HDUList) -> memoryview:
 
 
 def _make_ready(hdu: Any) -> None:
-    """Give an HDU data that astropy may change, or cannot, when it writes them."""
+    """Give an HDU data that astropy may change when it writes them, or that it cannot change."""
     import numpy as np
     from astropy.io import fits
 
     state, data = vars(hdu), vars(hdu).get("data")
     if "data" not in state and not hdu.header._modified:  # noqa: SLF001
-        state["_data_needs_rescale"] = False  # scaled pixels go as they are, and with their scale
+        state["_data_needs_rescale"] = False  # scaled pixels are written unchanged, with their scale
     elif isinstance(data, fits.FITS_rec):
         state["data"] = _own_rows(data)
     elif isinstance(data, np.ndarray):
@@ -212,7 +221,7 @@ def _make_ready(hdu: Any) -> None:
 
 
 def _write_image(data: np.ndarray[Any, Any], file: Any) -> int:
-    """Write an image's pixels, big-endian, a block at a time; astropy would copy them all."""
+    """Write an image's pixels, big-endian, block by block; astropy would copy them all."""
     pixels, step, bits = data.reshape(-1), _BLOCK // data.itemsize, 8 * data.itemsize
     flip = data.dtype.kind == ("i" if bits == 8 else "u")  # noqa: PLR2004
     for start in range(0, len(pixels), step):
@@ -225,12 +234,12 @@ def _write_image(data: np.ndarray[Any, Any], file: Any) -> int:
 
 
 def _own_rows(data: Any) -> Any:
-    """Copy a table's rows, columns and arrays of variable length: astropy changes them to write them."""
+    """Copy a table's rows, columns and arrays of variable length, because astropy changes them to write them."""
     import numpy as np
 
     columns = [copy.copy(column) for column in data.columns]
     for column in columns:
-        del column.array  # which is the owner's
+        del column.array  # it belongs to the owner
     fields = dict(data._converted)  # noqa: SLF001
     ours = vars(data) | {"_coldefs": type(data.columns)(columns), "_converted": fields, "_col_weakrefs": WeakSet()}
     view = np.ndarray.view(data, type(data))

@@ -1,7 +1,8 @@
-"""Reading HDU lists, in a thread, and finding the originals of HDUs that nobody changed since.
+"""Reads HDU lists in a thread, and finds the originals of HDUs that have not been changed since.
 
-astropy does not give back what it read: it rewrites scaled pixels, compresses lossy ones again, sorts the heap of
-a table. So the bytes are kept; and an HDU is unchanged if they, read once more, give its header and its data.
+astropy does not write back what it read: it rewrites scaled pixels, compresses
+lossy ones again, sorts the heap of a table. So the bytes are kept, and an HDU
+is unchanged if reading them again yields its header and its data.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ _SETTINGS: Final = (
     *("compression_type", "tile_shape", "hcomp_scale", "hcomp_smooth"),
     *("quantize_level", "quantize_method", "dither_seed"),
 )
-"""What says, beside its header, how an image is compressed."""
+"""What determines, besides its header, how an image is compressed."""
 
 
 class _Origin(NamedTuple):
-    """The bytes of a file, which of its HDUs one is, and the header that this had when it was read."""
+    """The bytes of a file, the position of an HDU in it, and the header that the HDU had when it was read."""
 
     data: bytes
     place: int
@@ -52,13 +53,13 @@ def _open(data: bytes) -> fits.HDUList:
 
 
 def open_again(stack: ExitStack, kind: Any, source: bytes | int) -> Any:
-    """Open bytes, or the file of a descriptor, as a file of astropy's kind, with a position of its own."""
+    """Open bytes, or the file of a descriptor, as a file for astropy, with its own position."""
     raw = _Reader(source) if isinstance(source, bytes) else Path(f"/proc/self/fd/{source}").open("rb")  # noqa: SIM115
     return kind(stack.enter_context(raw), mode="readonly", memmap=False)
 
 
 def read(data: bytes) -> fits.HDUList:
-    """Read a file with all its data, but those that astropy cannot read, or not in a thread."""
+    """Read a file with all its data, except those that astropy cannot read, or not in a thread."""
     try:
         hdulist = _open(data)
     except OSError:
@@ -74,7 +75,7 @@ def read(data: bytes) -> fits.HDUList:
             info = hdu.fileinfo()
             if info["datLoc"] + info["datSpan"] > len(data):
                 msg = f"the FITS file is truncated: HDU {place} goes on after its {len(data)} bytes"
-                raise OSError(msg) from exc  # any other is for whoever asks for the data
+                raise OSError(msg) from exc  # any other error is raised when the data are accessed
         _origins[hdu] = _Origin(data, place, hdu.header.copy())
     info = hdulist[-1].fileinfo()
     if data.startswith(b"XTENSION", info["datLoc"] + info["datSpan"]):  # of which astropy only warns
@@ -89,14 +90,16 @@ def find_originals(hdus: Sequence[Any], owners: Sequence[Any]) -> tuple[list[Any
     Parameters
     ----------
     hdus, owners : `list`
-        The HDUs; and those that were remembered, if these are copies of them.
+        The HDUs; and the remembered ones, if these are copies of them.
 
     Returns
     -------
     originals : `list`
-        For each HDU its original, whose data are not read yet; `None` if it was changed, or its origin is not known.
+        For each HDU its original, whose data have not been read yet; `None` if
+        the HDU was changed, or its origin is unknown.
     data : `bytes` or `None`
-        The bytes of a file, if these are its HDUs, all and in their order, and none was changed.
+        The bytes of a file, if these are all of its HDUs in their order, and
+        none was changed.
     """
     origins = [_origins.get(hdu) for hdu in owners]
     files = {id(origin.data): (_open(origin.data), _open(origin.data)) for origin in origins if origin}
@@ -113,7 +116,7 @@ def find_originals(hdus: Sequence[Any], owners: Sequence[Any]) -> tuple[list[Any
 
 
 def _is_unchanged(hdu: Any, twin: Any, header: fits.Header) -> bool:
-    """Tell whether an HDU is what its twin is, or will be when its data are read, and has the header of then."""
+    """Return whether an HDU equals its twin, or will when its data are read, and still has the original header."""
     settings = [[getattr(each, name, None) for name in _SETTINGS] for each in (hdu, twin)]
     if settings[0] != settings[1] or list(map(_said, hdu.header.cards)) != list(map(_said, header.cards)):
         return False
@@ -131,7 +134,7 @@ def _converted(data: fits.FITS_rec) -> dict[str, Any]:
 
 
 def _said(card: fits.Card) -> str:
-    """Return what a card says; to format one that breaks the standard would mend it."""
+    """Return a card's text; formatting a card that violates the standard would repair it."""
     try:
         return repr((card.keyword, card.value, card.comment))
     except fits.VerifyError:
@@ -139,7 +142,7 @@ def _said(card: fits.Card) -> str:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Tell whether two arrays are of the same kind, and the same to the last bit."""
+    """Return whether two arrays have the same type, and are equal to the last bit."""
     if any(getattr(one, name) != getattr(other, name) for name in ("__class__", "dtype", "shape")):
         return False
     if one.dtype.hasobject:

@@ -1,7 +1,7 @@
-"""How services sign URLs: a signature is found in any spelling, and read where it is in order.
+"""How services sign URLs: finds a signature in any spelling, and reads it if it is valid.
 
-The names of the parameters and what they mean are those of the services' own
-documentation: of query strings signed by AWS (versions 2 and 4), Google Cloud
+The names of the parameters and their meaning are from the services' own
+documentation: query strings signed by AWS (versions 2 and 4), Google Cloud
 Storage and CDN, Azure (shared access signatures), CloudFront, Alibaba OSS,
 Tencent COS, Huawei OBS, Volcengine TOS, and of Swift's temporary URLs.
 """
@@ -56,14 +56,14 @@ _CREDENTIAL = r"-(?:credential|token)$"
 
 
 class Signature(NamedTuple):
-    """What the signature of a URL tells.
+    """The contents of a URL's signature.
 
     Attributes
     ----------
     expires : `datetime.datetime` or `None`
-        Until when it is valid; `None` if it does not say so.
+        When it expires; `None` if it does not say so.
     problem : `str`
-        Why it cannot be used as it is, and what helps; empty if it can.
+        Why it cannot be used as it is, and the remedy; empty if it can.
     """
 
     expires: datetime | None
@@ -71,14 +71,14 @@ class Signature(NamedTuple):
 
 
 def is_signed(url: str) -> bool:
-    """Whether a text has a parameter that is named like a signature or a credential, in whatever spelling."""
+    """Whether a text has a parameter named like a signature or a credential, in any spelling."""
     return re.search(_SIGNATURE, _skeleton(url)) is not None
 
 
 def decoded(url: str) -> str:
     """Undo all percent-encoding and escaping, of any depth, and the other forms of the same characters.
 
-    What is encoded more than ten times over is taken for something signed.
+    Text that is encoded more than ten times over is treated as signed.
     """
     for _ in range(_MAX_DEPTH):
         once = unicodedata.normalize("NFKC", re.sub(_ESCAPE, _unescape, unquote(url), flags=re.IGNORECASE))
@@ -99,7 +99,7 @@ def read_signature(url: str) -> Signature:
         return Signature(None, problem or _first_found(_MANGLED, url) or _missing(names))
     expires = kind.expiry(dict(pairs))
     if is_signed(head):
-        problem = "its path has a signature, too"
+        problem = "its path also has a signature"
     elif any(names[name] > 1 for name in kind.names):
         problem = "it has the same parameter twice"
     elif any(
@@ -112,7 +112,7 @@ def read_signature(url: str) -> Signature:
 
 
 def _skeleton(url: str) -> str:
-    """Leave letters, digits and separators, so that each way to write a parameter is the same."""
+    """Keep only letters, digits and separators, so that all spellings of a parameter are the same."""
     return re.sub(r"[^a-z0-9=?&;#/.:@]+", "", decoded(url).casefold())
 
 
@@ -162,7 +162,7 @@ def _int(text: str) -> int:
 
 
 class _Kind(NamedTuple):
-    """A way to sign: the parameters that it needs, and until when they are valid."""
+    """A way to sign: the parameters that it needs, and how to find out when they expire."""
 
     names: frozenset[str]
     expiry: Callable[[Mapping[str, str]], datetime | None]
@@ -170,7 +170,7 @@ class _Kind(NamedTuple):
 
 
 def _kind(*names: str) -> _Kind:
-    """Return a kind whose last parameter is the time of its end, in seconds since 1970."""
+    """Return a kind whose last parameter is its expiry time, in seconds since 1970."""
     return _Kind(frozenset(names), partial(_epoch, names[-1]))
 
 
@@ -196,17 +196,17 @@ _KINDS = (
     _kind("temp_url_sig", "temp_url_expires"),  # Swift, and Ceph in its place
 )
 
-# What no presigned URL has, and what helps. In each the first that is found.
+# What no presigned URL contains, and the remedy. The first match counts.
 _NEVER = (
     (r"^\s|\s$", "it has white space around it: strip it"),
-    (r"(?i)^https?%(?:25)*3a", 'all of it is percent-encoded, "://" too: decode it'),
-    (r"(?i)&(?:amp|#0*38|#x0*26);", 'it has "&amp;" where "&" belongs, as text from HTML or XML has: replace each'),
-    (r"\\", "it has backslashes: take out the escapes of the shell or of JSON"),
-    (r"^[^?]*#", 'it has "#" before "?": "%23" is how a key\'s is written'),
-    (r"\s", "it has white space in it: join what was wrapped, and percent-encode what belongs to the key"),
+    (r"(?i)^https?%(?:25)*3a", 'all of it is percent-encoded, including "://": decode it'),
+    (r"(?i)&(?:amp|#0*38|#x0*26);", 'it has "&amp;" where "&" belongs, like text from HTML or XML: replace each'),
+    (r"\\", "it has backslashes: remove the escapes of the shell or of JSON"),
+    (r"^[^?]*#", 'it has "#" before "?": in a key, write it as "%23"'),
+    (r"\s", "it has white space in it: join wrapped lines, and percent-encode spaces that belong to the key"),
     (r"[^!-~]", "it has characters that must be percent-encoded"),
 )
-# The same where parameters are missing.
+# The same if parameters are missing.
 _MANGLED = (
     (r"(?i)^[^?]*%(?:25)*3f", 'it has "%3F" where "?" belongs: percent-decode its parameters once'),
     (r"#", 'it has "#" before its end'),
@@ -223,14 +223,14 @@ def _first_found(rules: tuple[tuple[str, str], ...], url: str) -> str:
 
 
 def _missing(names: Mapping[str, int]) -> str:
-    """Say what is missing, by the kind of which most is there."""
+    """Return what is missing, for the kind that matches best."""
     folded = {name.casefold() for name in names}
     for kind in _KINDS:
         if {name.casefold() for name in kind.names} <= folded:
             return f"its parameters' names must be written {', '.join(sorted(kind.names))}"
     best = max(_KINDS, key=lambda kind: _resemblance(kind, names))
     if _resemblance(best, names) == 0:
-        return "its signature is of no known kind; if it belongs to an object's key, use bucket and key, not the URL"
+        return "its signature is of an unknown kind; if it belongs to an object's key, use bucket and key, not the URL"
     missing = ", ".join(sorted(best.names - names.keys()))
     return f"it lacks {missing}: it was cut short (in a shell, put it in quotes) or altered"
 

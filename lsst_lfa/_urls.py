@@ -1,17 +1,17 @@
 """URLs: of services, of objects, presigned ones, and of local files.
 
-An object's URL is not percent-encoded: all that follows the bucket is the key,
-whatever it holds. So a presigned URL could pass for a plain one, and then its
-signature would stand in error messages and our own credentials would be sent
-along. Hence the rule: **a URL with a parameter that is named like a signature
-or a credential is a secret**, however it was encoded, escaped, or mangled on
-its way here. It is either a presigned URL that a server can be asked for as it
+An object's URL is not percent-encoded: everything after the bucket is the key,
+whatever it contains. So a presigned URL could be mistaken for a plain one;
+then its signature would appear in error messages, and our own credentials
+would be sent along. Hence the rule: **a URL with a parameter that is named
+like a signature or a credential is a secret**, however it was encoded,
+escaped, or mangled. It is either a presigned URL that can be requested as it
 is, or it is refused; it is never the URL of a plain object. The price: an
-object whose key has such a parameter (``a?sig=b``) is not reached by its URL,
-only by bucket and key.
+object whose key has such a parameter (``a?sig=b``) cannot be reached by its
+URL, only by bucket and key.
 
-No message, repr or chain of exceptions shows a signature, a query, or what
-stands before an "@".
+No message, repr or chain of exceptions shows a signature, a query, or the text
+before an "@".
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 MAX_LENGTH: Final = 16_384
-"""Characters: more than servers and proxies take in the first line of a request."""
+"""Maximum number of characters: more than servers and proxies accept in the first line of a request."""
 
 _FORMS = "http(s)://host[:port]/bucket/key or s3://bucket/key"
 _ENDPOINT = re.compile(
@@ -54,8 +54,8 @@ _ENDPOINT = re.compile(
 _PROFILE = r"[\w.+ -]+"
 # What a secret key with "/" in it leaves before the first "/".
 _ACCESS_KEY = r"[A-Z0-9]{16,128}:"
-# These are compiled when they are first needed: importing this module is cheap.
-# A bucket's name before the host's own, as each service writes it.
+# These are compiled on first use, so that importing this module is cheap.
+# A bucket's name before the host's own, in the form of each service.
 _VIRTUAL_HOST = (
     r"(?P<bucket>.+)\.(?P<host>"
     r"s3[.-].*amazonaws\.com(?:\.cn)?|s3\..*(?:backblazeb2|wasabisys)\.com|s3\..*scw\.cloud"
@@ -63,13 +63,13 @@ _VIRTUAL_HOST = (
     r"|tos-[^.]*\.(?:volces|bytepluses)\.com|[^.]+\.(?:digitaloceanspaces|linodeobjects|vultrobjects)\.com"
     r"|(?!eu\.|fedramp\.)[^.]+(?:\.eu|\.fedramp)?\.r2\.cloudflarestorage\.com)(?::\d+)?"
 )
-# A host that names no bucket: the service itself, or one without a domain.
+# A host without a bucket: the service itself, or one without a domain.
 _BARE_SERVICE = r"s3[.-]|[^.]*$|[\d.]+$"
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectUrl:
-    """The URL of an object, taken apart.
+    """The parsed URL of an object.
 
     Attributes
     ----------
@@ -78,8 +78,9 @@ class ObjectUrl:
     bucket, key : `str`
         Bucket and key.
     profile : `str` or `None`
-        The profile that knows credentials, and the service if there is no endpoint, of
-        ``s3://profile@bucket/key`` (a convention of lsst.resources).
+        The profile in ``s3://profile@bucket/key`` (a convention of
+        lsst.resources), which has the credentials and, if there is no
+        endpoint, the service.
     """
 
     endpoint: str | None
@@ -103,20 +104,20 @@ class FileUrl:
 
 @dataclass(frozen=True, slots=True)
 class PresignedUrl:
-    """A URL that authorizes whoever has it. Its repr does not show it.
+    """A URL that authorizes its holder. Its repr does not show it.
 
     Attributes
     ----------
     url : `str`
-        What to ask for, to the letter: the percent-encoding may be part of
-        what was signed. Without what is not for the server: credentials
+        The URL to request, exactly: the percent-encoding may be part of what
+        was signed. Without the parts that are not for the server: credentials
         before the host, and a fragment.
     place : `tuple` [`str`, `str`, `str`]
-        Endpoint, bucket and key, for messages. Where only the host can tell
-        the bucket, but it does not show which part of it does so, the bucket
-        is the whole host.
+        Endpoint, bucket and key, for messages. If the host contains the
+        bucket, but it is not clear in which part, the bucket is the whole
+        host.
     expires : `datetime.datetime` or `None`
-        Until when it is valid; `None` if it does not say so.
+        When it expires; `None` if it does not say so.
     """
 
     url: str = field(repr=False)
@@ -125,26 +126,27 @@ class PresignedUrl:
 
 
 def parse_url(url: str) -> ObjectUrl | PresignedUrl | FileUrl:
-    """Take a URL of any kind apart.
+    """Parse a URL of any kind.
 
     Parameters
     ----------
     url : `str`
         An object's, ``http(s)://host[:port]/bucket/key`` or
         ``s3://[profile@]bucket/key``, not percent-encoded; a presigned URL,
-        exactly as it was made; or a file's, ``file:///path``, percent-encoded.
+        exactly as it was issued; or a file's, ``file:///path``,
+        percent-encoded.
 
     Returns
     -------
     parsed : `ObjectUrl`, `PresignedUrl` or `FileUrl`
-        What it is.
+        The parsed URL.
 
     Raises
     ------
     TypeError
         If it is not a `str`.
     ValueError
-        If it is none of these. The message shows no secret.
+        If it has none of these forms. The message shows no secret.
     """
     presigned = parse_presigned(url)
     if presigned is not None:
@@ -158,13 +160,13 @@ def object_url(endpoint: str, bucket: str, key: str) -> str:
 
 
 def split_url(url: str) -> tuple[str | None, str, str]:
-    """Take the URL of an object apart: the inverse of `object_url`.
+    """Parse the URL of an object: the inverse of `object_url`.
 
     Parameters
     ----------
     url : `str`
         ``http(s)://host[:port]/bucket/key`` or ``s3://bucket/key``, not
-        percent-encoded: all that follows the bucket is the key, with any "%",
+        percent-encoded: everything after the bucket is the key, with any "%",
         "?", "#", "//".
 
     Returns
@@ -179,12 +181,12 @@ def split_url(url: str) -> tuple[str | None, str, str]:
     TypeError
         If it is not a `str`.
     ValueError
-        If it is not such a URL, or has a signature. The message shows no secret.
+        If it has another form, or a signature. The message shows no secret.
 
     Notes
     -----
-    An endpoint with a path cannot be told from its bucket: the first segment
-    is taken for the bucket.
+    An endpoint with a path cannot be distinguished from its bucket: the first
+    segment is taken as the bucket.
     """
     parsed = parse_url(url)
     if not isinstance(parsed, ObjectUrl) or parsed.profile is not None:
@@ -205,7 +207,7 @@ def clean_endpoint(url: str | None) -> str | None:
     -------
     endpoint : `str` or `None`
         The URL without white space around it, credentials, and "/" at its
-        end. `None`, for AWS's own endpoint, if there is nothing but space.
+        end. `None`, which means AWS, if it is blank.
 
     Raises
     ------
@@ -235,7 +237,7 @@ def parse_profile(name: str, value: str) -> tuple[str | None, str | None, str | 
     name : `str`
         The environment variable, for messages.
     value : `str`
-        What it holds.
+        Its value.
 
     Returns
     -------
@@ -245,7 +247,7 @@ def parse_profile(name: str, value: str) -> tuple[str | None, str | None, str | 
     Raises
     ------
     ValueError
-        If it is none. The message shows no secret.
+        If it has another form. The message shows no secret.
     """
     scheme, colon, rest = value.strip().partition("://")
     authority, slash, path = rest.partition("/")
@@ -259,7 +261,7 @@ def parse_profile(name: str, value: str) -> tuple[str | None, str | None, str | 
 
 
 def parse_presigned(url: str) -> PresignedUrl | None:
-    """Take a presigned URL apart.
+    """Parse a presigned URL.
 
     Those of S3 and its like (signature versions 4 and 2), Google Cloud
     Storage, Azure, CloudFront, Alibaba OSS, Tencent COS, Swift, and others
@@ -275,7 +277,7 @@ def parse_presigned(url: str) -> PresignedUrl | None:
     TypeError
         If it is not a `str`.
     ValueError
-        If something does, but the URL is not as it was made, or is of an
+        If something does, but the URL is not as it was issued, or is of an
         unknown kind. The message says what is wrong, and shows no secret.
     """
     _check("url", url)
@@ -293,7 +295,7 @@ def parse_presigned(url: str) -> PresignedUrl | None:
 
 
 def _place(head: str) -> tuple[str, str, str] | None:
-    """Tell endpoint, bucket and key of what stands before the query; None if it is no such URL."""
+    """Return endpoint, bucket and key from the part before the query; None if it has another form."""
     scheme, _, rest = head.partition("://")
     host, _, path = rest.partition("/")
     endpoint = _endpoint(f"{scheme}://{host}")
@@ -328,7 +330,7 @@ def _parse_object(url: str) -> ObjectUrl:
     scheme, _, rest = url.partition("://")
     authority, _, path = rest.partition("/")
     endpoint = profile = None
-    # An "@" behind the first "/" may end a secret key that has "/".
+    # An "@" after the first "/" may end a secret key that contains "/".
     good = "@" in authority or "@" not in path or not re.match(_ACCESS_KEY, authority)
     if scheme.lower() == "s3":
         before, at, bucket = authority.rpartition("@")
@@ -339,7 +341,7 @@ def _parse_object(url: str) -> ObjectUrl:
         endpoint = _endpoint(f"{scheme}://{authority}")
         bucket, _, key = path.partition("/")
         good = good and endpoint is not None
-    # And one in place of a bucket ends a password that has "/".
+    # And one in place of a bucket ends a password that contains "/".
     if not (good and bucket and key) or "@" in decoded(bucket):
         msg = f"url={_shown(url)} must be {_FORMS}"
         raise ValueError(msg)
@@ -375,16 +377,16 @@ def _endpoint(url: str) -> str | None:
 
 
 def _shown(url: str) -> str:
-    """Return what an error may show of a URL: what stands before an "@" may be a password, with any "/?#" in it."""
+    """Return what an error may show of a URL: the text before an "@" may be a password, with any "/?#" in it."""
     text = decoded(url)
     if is_signed(text):
         return "(withheld: it seems to contain a signature)"
-    # Nor what stands in place of a port. In an s3 URL it is a tenant's bucket.
+    # Nor the text in place of a port. In an s3 URL it is a tenant's bucket.
     return repr(re.sub(r"((?<!s3)://[^/:\[]*:)(?!\d*(?:/|$))[^/]*", r"\1...", text.rpartition("@")[2][:200]))
 
 
 def _safe_start(url: str) -> str:
-    """Return what an error may show of a presigned URL: nothing after the first character that may be a separator."""
+    """Return the part of a presigned URL that an error may show: nothing after the first possible separator."""
     start = re.match(r"https?://[\w.-]+(?::\d+)?(?:/[\w.~:/+-]*)?", url, re.IGNORECASE | re.ASCII)
     hidden = start is None or "@" in decoded(url) or is_signed(start[0])
     return "url=(not shown)" if start is None or hidden else f"url={start[0][:300]}..."

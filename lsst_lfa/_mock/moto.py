@@ -1,10 +1,10 @@
-"""What a server needs of moto, from the inside: no other module knows these names.
+"""What a server needs from moto's internals: no other module uses these names.
 
-moto keeps its state in tables of the process and takes settings from the
-environment. Here each server gets an account of its own in those tables, and
-its requests find an environment of ours, while moto's other users in the same
-process notice nothing. Where one of moto's names is gone, servers do without
-what it was for; without the table of bucket names they share their buckets.
+moto keeps its state in tables of the process, and reads settings from the
+environment. Here each server gets its own account in those tables, and its
+requests see our environment, while other users of moto in the same process
+notice nothing. If one of moto's names is missing, servers do without its
+purpose; without the table of bucket names, they share their buckets.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ log = logging.getLogger(__name__)
 
 _REGION: Final = "us-east-1"
 _AUTHORIZATION: Final = f"AWS4-HMAC-SHA256 Credential=MOCKACCESSKEYID00000/20000101/{_REGION}/s3/aws4_request"
-"""For every request, signed or not: moto knows one user, who may do everything."""
+"""The user of every request, signed or not: moto knows one user, who may do everything."""
 
 _MIN_PART_SIZE: Final = 5 << 20
 _ENVIRONMENT: Final = {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(_MIN_PART_SIZE - 1024)}
-"""The environment that requests find. moto would derive this from S3_UPLOAD_PART_MIN_SIZE, as it was at import."""
+"""The environment that requests see. moto would derive this from S3_UPLOAD_PART_MIN_SIZE, as it was at import."""
 
 _SETTINGS: Final = {
     "INITIAL_NO_AUTH_ACTION_COUNT": math.inf,
     "PRETTIFY_RESPONSES": False,
     "S3_IGNORE_SUBDOMAIN_BUCKETNAME": True,
 }
-"""What requests find of the settings that moto takes from the environment when it is imported."""
+"""The values that requests see of the settings that moto reads from the environment when it is imported."""
 
 _account_ids: Final = (f"{number:012d}" for number in itertools.count(1))
 _serving: Final[ContextVar[Storage | None]] = ContextVar("_serving", default=None)
-"""Whose request this thread is working on."""
+"""The server whose request this thread is working on."""
 
 _open: Final[set[Storage]] = set()
 
@@ -65,8 +65,9 @@ _open: Final[set[Storage]] = set()
 class Storage:
     """The buckets of one server: an account of moto's, and a WSGI application on it.
 
-    Make it, close it, and create buckets in one thread at a time: moto's
-    tables are changed. The application may be called in any number of threads.
+    Create it, close it, and create buckets in one thread at a time, because
+    these change moto's tables. The application may be called in any number of
+    threads.
     """
 
     def __init__(self) -> None:
@@ -80,7 +81,7 @@ class Storage:
 
     @property
     def buckets(self) -> dict[str, Any]:
-        """The buckets by name, as moto keeps them."""
+        """The buckets by name, in moto's own form."""
         return self._backend.buckets  # type: ignore[no-any-return]
 
     @property
@@ -89,7 +90,7 @@ class Storage:
         return get_backend("s3")[self.account_id]["aws"]
 
     def create_bucket(self, name: str) -> None:
-        """Make a bucket; no error if it exists."""
+        """Create a bucket; it is not an error if it exists."""
         with self._served():
             if name not in self.buckets:
                 self._backend.create_bucket(name, _REGION)
@@ -121,7 +122,7 @@ class Storage:
         # Not backend.reset(): that closes the objects of every account.
         for bucket in self.buckets.values():
             _dispose(*bucket.keys.values(), *bucket.multiparts.values())
-        # And what was overwritten: moto lists all that it ever made.
+        # And overwritten objects: moto lists every object that it ever made.
         for model in _names("moto.s3.models").values():
             if isinstance(model, type):
                 _forget_instances(model, self.account_id)
@@ -130,7 +131,7 @@ class Storage:
 
 
 def _names(module: str) -> dict[str, Any]:
-    """Return the names in a module of moto's; none if it is gone."""
+    """Return the names in a module of moto; none if the module is gone."""
     return vars(sys.modules[module]) if module in sys.modules else {}
 
 
@@ -140,7 +141,7 @@ def _forget_instances(model: type, account_id: str) -> None:
     # Backwards and in place, while other servers append to the list.
     for index in range(len(tracked) - 1, -1, -1):
         instance = tracked[index]
-        # One that another thread is making is listed already, bare.
+        # An object that another thread is still creating is already listed.
         if getattr(instance, "account_id", None) == account_id:
             del tracked[index]
             _dispose(instance)
@@ -153,10 +154,10 @@ def _dispose(*instances: Any) -> None:
 
 
 class _BucketOwners(MutableMapping[str, tuple[str, str]]):
-    """moto's table of bucket names and their owners, by which a name exists once for all accounts.
+    """moto's table of bucket names and their owners, in which a name exists only once for all accounts.
 
-    A request to one of our servers finds the buckets of that server in it.
-    Everybody else finds the original.
+    A request to one of our servers sees that server's buckets in it.
+    Everything else sees the original.
     """
 
     def __init__(self, original: dict[str, tuple[str, str]]) -> None:
@@ -195,7 +196,7 @@ def _separate_bucket_names() -> bool:
 
 
 def _account_is_ours() -> bool:
-    """Return whether moto takes the account from a request's header; the environment's would come first."""
+    """Return whether moto takes the account from a request's header; one in the environment would come first."""
     return "MOTO_ACCOUNT_ID" not in os.environ or isinstance(_names("moto.core.responses").get("os"), _Os)
 
 
@@ -215,10 +216,10 @@ class _Settings(types.ModuleType):
 
 @functools.cache
 def _application() -> WSGIApplication:
-    """Make moto's S3 application, which serves all accounts.
+    """Create moto's S3 application, which serves all accounts.
 
-    Not moto's dispatcher over all of AWS's services: that one guesses the
-    service of an unsigned request from the bucket's name.
+    Not moto's dispatcher for all AWS services, which guesses the service of an
+    unsigned request from the bucket's name.
     """
     application: Any = _with_globals(create_backend_app, DISABLE_GLOBAL_CORS=False)("s3")
     application.request_class = _request_class(application.request_class)
@@ -232,7 +233,7 @@ def _application() -> WSGIApplication:
 
 
 def _replace_settings() -> None:
-    """Let requests to our servers find an environment and settings of ours."""
+    """Let requests to our servers see our environment and settings."""
     for module in ("moto.settings", "moto.core.responses"):
         names = _names(module)
         if names.get("os") is os:
@@ -242,7 +243,7 @@ def _replace_settings() -> None:
 
 
 def _replace_min_part_size() -> None:
-    """Let multipart uploads to our servers need parts of 5 MiB, whatever ``S3_UPLOAD_PART_MIN_SIZE`` says."""
+    """Require parts of 5 MiB in multipart uploads to our servers, whatever ``S3_UPLOAD_PART_MIN_SIZE`` says."""
     upload = _names("moto.s3.models").get("FakeMultipart")
     theirs = vars(upload).get("complete") if upload else None
     if not isinstance(theirs, types.FunctionType):
@@ -256,7 +257,7 @@ def _replace_min_part_size() -> None:
 
 
 def _learn_service_name() -> None:
-    """Let moto look up now, and keep, what it would need the user's AWS configuration for.
+    """Let moto look up and cache now what it would otherwise need the user's AWS configuration for.
 
     In a request that fails where ``AWS_PROFILE`` names no profile.
     """
@@ -273,15 +274,15 @@ def _learn_service_name() -> None:
 
 
 class _Services:
-    """What moto asks of a botocore session."""
+    """The part of a botocore session that moto needs."""
 
     def get_available_services(self) -> list[str]:
-        """Return the names of AWS's services, from botocore's data files alone."""
+        """Return the names of the AWS services, only from botocore's data files."""
         return create_loader().list_available_services("service-2")  # type: ignore[no-any-return]
 
 
 def _request_class(base: type) -> type:
-    """Let a form be of any size, whatever ``MOTO_MAX_FORM_MEMORY_SIZE`` says."""
+    """Allow forms of any size, whatever ``MOTO_MAX_FORM_MEMORY_SIZE`` says."""
 
     class Request(base):
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""`MockS3Server`: its socket, its threads, its life. moto itself is behind `_mock.moto`."""
+"""`MockS3Server`: its socket, its threads, its lifetime. moto itself is behind `_mock.moto`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BACKLOG: Final = 128
 """Connections that may wait to be accepted."""
 
 _GRACE: Final = 1.0
-"""Seconds that a request under way has to end, once its connection is cut."""
+"""Seconds that a request in progress has to end, once its connection is cut."""
 
 _lock = threading.Lock()
 """Held while a server starts, creates a bucket or frees its memory: moto's tables are the whole process's."""
@@ -44,7 +44,7 @@ _threads = functools.cache(lambda _process: ThreadPoolExecutor(4, thread_name_pr
 
 
 async def _in_thread(function: Callable[[], None]) -> None:
-    """Call a function in a thread of ours, of this process: the event loop's own may all be waiting for us."""
+    """Call a function in a thread of our own: those of the event loop's executor may all be waiting for us."""
     await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), function)
 
 
@@ -170,7 +170,7 @@ class MockS3Server:
             self._finalizer()
 
     def create_bucket(self, name: str) -> None:
-        """Create a bucket, without a request; no error if it exists.
+        """Create a bucket, without a request; it is not an error if it exists.
 
         Parameters
         ----------

@@ -1,10 +1,10 @@
-"""How many requests a line rewards: a pure decision over what was measured.
+"""Chooses the number of parallel requests from the measured throughput. No I/O.
 
-A request over a line with a delay, or with a limit for each connection, leaves
-most of the line idle, and more of them at a time help. Where the total is
-limited, or the processor is, more of them only cost memory and turns of the
-event loop. Which is which only trying tells: so now and then one more step is
-tried, and kept if the rate grows by at least half of what it should.
+If a network has a delay, or limits each connection, one request leaves most of
+it idle, and more parallel requests help. If the total, or the processor, is
+the limit, more requests only cost memory and turns of the event loop. Only
+trying shows which is the case: so from time to time one more step is tried,
+and kept if the rate grows by at least half of what it should.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 
 __all__ = ["Sample", "Tuning", "decide", "initial"]
 
-# Requests to begin with, by the seconds that a small request takes at the least.
+# Requests to start with, by the shortest time of a small request, in seconds.
 _BEGIN = ((0.030, 32), (0.012, 8), (0.0, 3))
-# What is tried must bring this part of what it promises, to be kept.
+# A step is kept if it brings this part of the expected gain.
 _WORTH = 0.5
 # Fewer requests are kept if they bring this part of the rate.
 _AS_GOOD = 0.95
-# A rate that differs by more than this, with as many requests as before, is another line's.
+# A rate that differs by more than this, with as many requests as before, means that the network has changed.
 _CHANGED = 0.35
 _FIRST_HOLD = 2.0
 _LONGEST_HOLD = 32.0
@@ -27,7 +27,7 @@ _LONGEST_HOLD = 32.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was measured since the last decision.
+    """Measurements since the last decision.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Sample:
     rate : `float`
         Bytes per second, of all requests together.
     busy : `float`
-        How many requests were under way, on average.
+        The average number of requests in progress.
     throttled : `bool`
         Whether the server asked us to slow down.
     """
@@ -49,22 +49,22 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What was decided, and what is known.
+    """The last decision, and what is known.
 
     Attributes
     ----------
     target : `int`
-        Requests that may be under way.
+        Requests that may run in parallel.
     known : `int`
-        Requests whose rate is known to be worth it.
+        The number of requests that is known to be worth it.
     rate : `float`
-        Bytes per second that they bring; 0 if that is not known yet.
+        Bytes per second with that number; 0 if not known yet.
     hold : `float`
-        Seconds until something is tried again.
+        Seconds until the next try.
     next_try : `float`
-        When that is, in seconds of the event loop.
+        The time of the next try, in seconds of the event loop.
     fewer : `bool`
-        Whether fewer requests are to be tried the next time, not more.
+        Whether to try fewer requests the next time, not more.
     """
 
     target: int
@@ -76,18 +76,18 @@ class Tuning:
 
 
 def initial(latency: float, ceiling: int) -> Tuning:
-    """Decide how many requests to begin with, from the seconds that a small one takes."""
+    """Decide how many requests to start with, from the time of a small one, in seconds."""
     target = next(count for least, count in _BEGIN if latency >= least)
     return Tuning(min(target, ceiling), min(target, ceiling))
 
 
 def decide(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
-    """Decide how many requests may be under way from now on."""
+    """Decide how many requests may run in parallel from now on."""
     if sample.throttled:
         target = max(1, tuning.target // 2)
         return Tuning(target, target, hold=tuning.hold, next_try=sample.time + tuning.hold)
     if sample.busy < 0.75 * tuning.target:
-        # It is not the number that limits: nothing can be learnt.
+        # The number is not the limit, so nothing can be learnt.
         return replace(tuning, target=tuning.known)
     if tuning.target > tuning.known:
         return _judge_more(tuning, sample, ceiling)
@@ -97,7 +97,7 @@ def decide(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
 
 
 def _watch(tuning: Tuning, sample: Sample, ceiling: int) -> Tuning:
-    """Go on as before, or try something."""
+    """Continue as before, or try something."""
     if not tuning.rate:
         tuning = replace(tuning, rate=sample.rate)
     elif abs(sample.rate / tuning.rate - 1) > _CHANGED:
@@ -127,6 +127,6 @@ def _judge_fewer(tuning: Tuning, sample: Sample) -> Tuning:
 
 
 def _give_up(tuning: Tuning, sample: Sample, *, fewer: bool) -> Tuning:
-    """Go back to what is known to be worth it, and try the other direction the next time, later."""
+    """Go back to the known number, and try the other direction the next time, later."""
     hold = min(2 * tuning.hold, _LONGEST_HOLD)
     return replace(tuning, target=tuning.known, hold=hold, next_try=sample.time + tuning.hold, fewer=fewer)

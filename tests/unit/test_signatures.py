@@ -126,14 +126,14 @@ PROBLEMS = {
     f"{KEY}?{V4}&X-Amz-Signature=SECRET2": "the same parameter twice",
     f"{KEY}?X-Amz-Credential=A%252FB&{V4}": "percent-encoded twice",
     f"{KEY}?sv=2022-11-02&sig=SECRET%252B": "percent-encoded twice",
-    f"{KEY}%3Fsig=SECRET?{V4}": "its path has a signature, too",
+    f"{KEY}%3Fsig=SECRET?{V4}": "its path also has a signature",
     f"https%3A%2F%2Fs3.example.org/bucket/key?{V4}": "all of it is percent-encoded",
     f"{KEY}?X-Amz-Algorithm=AWS4-HMAC-SHA256": "it lacks X-Amz-Date, X-Amz-Expires, X-Amz-Signature: it was cut short",
     f"{KEY}?X-Amz-Date=20260301T120000Z&X-Amz-Expires=30": "it lacks X-Amz-Signature: it was cut short",
     f"{KEY}?X-Amz-Date=20260301T120000Z&X-Amz-Expires=30&X-Amz-Signature=": "it lacks X-Amz-Signature",
     f"{KEY}?sv=2022-11-02&sr=b": "it lacks sig: it was cut short",
     f"{KEY}?Signature=SECRET": "it lacks AWSAccessKeyId, Expires: it was cut short",
-    f"{KEY}?access_token=SECRET": "of no known kind",
+    f"{KEY}?access_token=SECRET": "of an unknown kind",
 }
 
 

@@ -371,8 +371,7 @@ def test_presigned_urls_of_no_object_are_refused_without_showing_secrets(url: st
 
 def test_a_refusal_names_place_and_cure() -> None:
     assert refusal(f"{KEY}?{V4}".replace("&", "&amp;")) == (
-        f'url={KEY}... looks presigned, but it has "&amp;" where "&" belongs, '
-        "as text from HTML or XML has: replace each"
+        f'url={KEY}... looks presigned, but it has "&amp;" where "&" belongs, like text from HTML or XML: replace each'
     )
 
 
