@@ -26,28 +26,29 @@ if TYPE_CHECKING:
 __all__ = ["PART", "SIDECAR", "Entry", "claim", "create_sidecar", "is_locked", "lock", "read_sidecar", "sync_all"]
 
 SIDECAR: Final = ".lfa.jsonl"
-"""What a sidecar's name has after that of its file."""
+"""The suffix of a sidecar's name, after that of its file."""
 PART: Final = ".part"
-"""How the name of a temporary file ends."""
+"""The suffix of a temporary file's name."""
 
 
 class Entry:
     """A file in the spool and its sidecar, which this process has locked.
 
-    The kernel lets go of the lock when the process ends, however it ends. The
-    sidecar is there before the file is, and goes after it: so a file without a
-    sidecar was never ours, and a sidecar without a file is what a crash left.
+    The kernel releases the lock when the process ends, for whatever reason.
+    The sidecar is created before the file and removed after it, so a file
+    without a sidecar was never ours, and a sidecar without a file was left by
+    a crash.
 
     Parameters
     ----------
     payload : `pathlib.Path`
         The file.
     record : `Record`
-        What the sidecar says.
+        The contents of the sidecar.
     fd : `int`
         The sidecar, open and locked; closed by `release`.
     new_folders : sequence of `pathlib.Path`, optional
-        Folders that were made for it, and are not on disk for certain yet.
+        Folders that were created for it, and may not be on disk yet.
     """
 
     def __init__(self, payload: Path, record: Record, fd: int, new_folders: Sequence[Path] = ()) -> None:
@@ -55,7 +56,7 @@ class Entry:
         self.record = record
         self._fd = fd
         self._new_folders = new_folders
-        # A descriptor is closed by nobody while a thread uses it: its number is soon another file's.
+        # A descriptor must not be closed while a thread uses it: its number could soon be another file's.
         self._lock = threading.Lock()
 
     @property
@@ -80,16 +81,16 @@ class Entry:
         return found
 
     def new_file(self) -> AtomicFile:
-        """Return the file to fill, which `commit` then puts in its place."""
+        """Return the file to fill, which `commit` then renames."""
         return AtomicFile(self.payload, self.record.part)
 
     async def commit(self, file: AtomicFile, size: int, check_sum: str) -> None:
-        """Put the file on disk for good; when this returns, it is safe.
+        """Flush the file to disk; when this returns, it is safe.
 
         Raises
         ------
         OSError
-            If the disk could not take it.
+            If the disk could not store it.
         """
         await in_thread(self._commit, file, {"byte_size": size, "check_sum": check_sum})
 
@@ -100,7 +101,7 @@ class Entry:
         self._note({"safe": True}, sync=False)
 
     async def adopt(self, size: int, check_sum: str) -> None:
-        """Take the file that lies in its place already."""
+        """Use the file that is already in place."""
         await in_thread(sync_all, [self.payload, self.payload.parent])
         await self.note(byte_size=size, check_sum=check_sum, safe=True, sync=True)
 
@@ -113,11 +114,11 @@ class Entry:
         await in_thread(self._remove)
 
     async def drop_payload(self) -> None:
-        """Remove the file alone: S3 has it, and the sidecar is still needed."""
+        """Remove only the file: S3 has it, but the sidecar is still needed."""
         await in_thread(self.payload.unlink, missing_ok=True)
 
     async def remove_and_release(self) -> None:
-        """Do both, also if the caller is cancelled meanwhile."""
+        """Do both, even if the caller is cancelled."""
         await uninterrupted(run_in_thread(self._remove_and_release), grace=None)
 
     def _remove_and_release(self) -> None:
@@ -127,12 +128,12 @@ class Entry:
             self._release()
 
     async def release(self) -> None:
-        """Let others have the file, also if the caller is cancelled meanwhile; idempotent."""
-        # A job that no thread has begun would not be begun after a cancellation, and the lock be kept for good.
+        """Release the file, even if the caller is cancelled; idempotent."""
+        # A job that no thread has started would never start after a cancellation, and the lock would be kept for ever.
         await uninterrupted(run_in_thread(self._release), grace=None)
 
     async def abandon(self) -> None:
-        """Let go of a file that nobody has begun to work on; one that is not complete is removed."""
+        """Release a file that nobody has started to work on; an incomplete one is removed."""
         try:
             if not self.record.complete:
                 await self.remove()
@@ -141,7 +142,7 @@ class Entry:
 
     def _note(self, changes: dict[str, Any], sync: bool) -> None:  # noqa: FBT001 - called in a thread
         with self._lock:
-            # A line that a crash has torn must not spoil ours.
+            # A line that a crash has torn must not corrupt ours.
             _write(self._fd, b"\n" * self._torn() + change_line(**changes))
             if sync:
                 os.fsync(self._fd)
@@ -153,8 +154,8 @@ class Entry:
 
     def _remove(self) -> None:
         if self.record.safe and (self.record.to_announce or not self.record.stored):
-            # A process that ends between the two removals leaves one to do, and no file that seems lost.
-            # A full disk takes no note, but only a removal makes it less full.
+            # A process that ends between the two removals leaves one to do, but no file that seems lost.
+            # A full disk accepts no note, but only a removal makes room on it.
             with suppress(OSError):
                 self._note({"stored": True, "announced": True}, sync=False)
         self.payload.unlink(missing_ok=True)
@@ -171,7 +172,7 @@ class Entry:
 
 
 def create_sidecar(path: Path, record: Record) -> int:
-    """Make a sidecar, whole and locked from the beginning, and return its descriptor.
+    """Create a sidecar that is complete and locked from the beginning, and return its descriptor.
 
     Raises
     ------
@@ -193,7 +194,7 @@ def create_sidecar(path: Path, record: Record) -> int:
 
 
 def claim(path: Path) -> Entry | None:
-    """Lock the file that a sidecar describes; `None` if another has it.
+    """Lock the file that a sidecar describes; `None` if another process has it.
 
     Raises
     ------
@@ -217,15 +218,15 @@ def claim(path: Path) -> Entry | None:
 
 
 def lock(fd: int) -> bool:
-    """Take the kernel's lock on a file if nobody has it, and return whether that is so.
+    """Take the kernel's lock on a file if it is free, and return whether it was.
 
-    ``flock(2)``. It belongs to the open file, and goes with the last descriptor
-    of it: when its holder ends, is killed, or closes it. On NFS, Linux makes
-    it a lock of the whole file at the server (kernel 2.6.12 or later), which
-    other clients see, and which a server takes back from a client that has
-    died when its lease has run out (version 4: 90 s by default). A mount with
-    ``nolock`` or ``local_lock`` keeps it to one machine. A file system without
-    locks raises OSError.
+    ``flock(2)``. It belongs to the open file, and is released with its last
+    descriptor: when the holder ends, is killed, or closes it. On NFS, Linux
+    makes it a lock of the whole file at the server (kernel 2.6.12 or later),
+    which other clients see, and which a server takes back from a client that
+    has died when its lease has run out (version 4: 90 s by default). A mount
+    with ``nolock`` or ``local_lock`` keeps it to one machine. A file system
+    without locks raises OSError.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -235,7 +236,7 @@ def lock(fd: int) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Tell whether a process works on the file that a sidecar describes; nobody is kept from it for long."""
+    """Return whether a process is working on the file that a sidecar describes; this locks it only for a moment."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -266,7 +267,7 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def sync_all(paths: Sequence[Path]) -> None:
-    """Put files and folders on disk."""
+    """Flush files and folders to disk."""
     for path in paths:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""The sidecar of a file in the spool: what the file is, and what has happened to it. Pure.
+"""The sidecar of a file in the spool: what the file is, and what has happened to it. No I/O.
 
 Lines of JSON. The first line describes the file, and each line after it is one
 change. A sidecar is only ever appended to, so that its kernel lock stays with
@@ -16,7 +16,7 @@ from lsst_lfa.naming import check_key
 __all__ = ["Announce", "IfExists", "Record", "change_line", "parse_sidecar"]
 
 FORMAT: Final = 1
-"""Version of the sidecar's form."""
+"""Version of the sidecar's format."""
 
 Announce = Literal["safe", "stored", "never"]
 IfExists = Literal["keep", "overwrite", "error"]
@@ -24,16 +24,16 @@ IfExists = Literal["keep", "overwrite", "error"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """All that is needed to send a file and to announce it.
+    """Everything that is needed to send a file and to announce it.
 
     Attributes
     ----------
     bucket, key : `str`
-        Where it goes.
+        Its destination.
     asked : `str`
-        The key that was asked for, if it is another one.
+        The requested key, if it is different.
     component : `str`
-        Whose event announces it.
+        The component whose event announces it.
     sequence : `int`
         Order of publishing: nanoseconds, but never backwards.
     generator, version, id, mime_type, check_sum, byte_size
@@ -41,11 +41,11 @@ class Record:
     announce : {"safe", "stored", "never"}
         When it is announced.
     if_exists : {"keep", "overwrite", "error"}
-        What happens to an object that has the key already.
+        What to do if the key exists.
     published : `str`
-        UTC, for people who read this.
+        In UTC, for human readers.
     part : `str`
-        Name of the temporary file, in the same folder, where it has one.
+        Name of the temporary file, in the same folder, if it has one.
     safe, stored, announced : `bool`
         Whether all of it is on disk, S3 has it, and the event was sent.
     """
@@ -71,7 +71,7 @@ class Record:
 
     @property
     def complete(self) -> bool:
-        """Whether all of the file was read and put on disk, under a temporary name at least."""
+        """Whether the whole file was read and flushed to disk, at least under a temporary name."""
         return self.byte_size >= 0
 
     @property
@@ -80,7 +80,7 @@ class Record:
         return self.announce != "never" and not self.announced
 
     def first_line(self) -> bytes:
-        """Return the sidecar as it begins."""
+        """Return the first line of the sidecar."""
         return _line({"lfa": FORMAT, **asdict(self)})
 
 
@@ -89,7 +89,7 @@ _CHOICES: Final = {"announce": {"safe", "stored", "never"}, "if_exists": {"keep"
 
 
 def change_line(**changes: object) -> bytes:
-    """Return the line that says that something has changed."""
+    """Return the line that records a change."""
     return _line(changes)
 
 

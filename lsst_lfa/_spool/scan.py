@@ -1,4 +1,4 @@
-"""Looking through a bucket's folder: what waits, what a crash has left, what is not ours. All of it blocks."""
+"""Scans a bucket's folder for waiting files, remains of a crash, and files that are not ours. It blocks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["Found", "Scan", "file_system", "foreign_files", "prune_all"]
 
 log = logging.getLogger(__name__)
 
-# Seconds: a sidecar is given its name this long after it was made, at the latest.
+# A sidecar gets its name at most this many seconds after it was created.
 _MAKING = 60.0
 
 
 class Found(NamedTuple):
-    """A file that waits, in few bytes: there may be many.
+    """A waiting file, in few bytes, because there may be many.
 
     Attributes
     ----------
@@ -38,9 +38,9 @@ class Found(NamedTuple):
     size : `int`
         Bytes.
     component : `str`
-        Whose event announces it.
+        The component whose event announces it.
     announce : {"safe", "stored", "never"}
-        When that is still to be done.
+        When to announce it, if that is still to be done.
     stored : `bool`
         Whether S3 has it.
     """
@@ -54,7 +54,7 @@ class Found(NamedTuple):
 
 
 class Scan:
-    """Looks through a bucket's folder, time and again; each problem is logged once.
+    """Scans a bucket's folder repeatedly; each problem is logged once.
 
     Parameters
     ----------
@@ -67,9 +67,10 @@ class Scan:
         self._reported: set[str] = set()
 
     def run(self, known: AbstractSet[str]) -> list[Found]:
-        """Return what waits, oldest first, but for the sidecars that are known.
+        """Return the waiting files, oldest first, except those whose sidecars are known.
 
-        What a crash left of a file that was never complete is removed.
+        The remains of files that were never complete, left by a crash, are
+        removed.
         """
         found: list[Found] = []
         parts: set[str] = set()
@@ -88,7 +89,7 @@ class Scan:
         if foreign:
             self._report(
                 str(self._root),
-                f"{foreign} files in {self._root} have no sidecar, so they are not sent: adopt() takes them in",
+                f"{foreign} files in {self._root} have no sidecar, so they are not sent: adopt() takes them over",
             )
         self._clear(parts - named)
         prune_all(self._root)
@@ -98,7 +99,7 @@ class Scan:
         try:
             record = read_sidecar(path)
         except FileNotFoundError:
-            return  # sent meanwhile
+            return  # it has been sent
         except (OSError, ValueError) as error:
             self._report(path, f"cannot read {path}, so its file is not sent: {error}")
             return
@@ -111,19 +112,19 @@ class Scan:
                 component = sys.intern(record.component)
                 yield Found(record.sequence, path, record.byte_size, component, announce, record.stored)
         elif record.safe:
-            self._report(path, f"{payload} was published and is gone; its sidecar has all that is known of it")
+            self._report(path, f"{payload} was published and is gone; all that is known is in its sidecar")
         else:
             self._remove_remains(Path(path))
 
     def _remove_remains(self, path: Path) -> None:
-        """Remove what a crash left of a file that was never complete; its `publish` had not returned."""
+        """Remove the remains of a file that was never complete, left by a crash; its `publish` had not returned."""
         try:
             entry = claim(path)
             if entry is None:
                 return  # it is being written right now
             try:
                 if not entry.payload.exists() and not entry.record.safe:
-                    log.info("%s was not completely written before its process ended: its remains are removed", path)
+                    log.info("%s was not completely written before its process ended: removing its remains", path)
                     entry._remove()  # noqa: SLF001 - a room of ours, and this is a thread
             finally:
                 entry._release()  # noqa: SLF001 - as above
@@ -133,7 +134,7 @@ class Scan:
             self._report(str(path), f"cannot remove {path}: {error}")
 
     def _clear(self, parts: set[str]) -> None:
-        """Remove temporary files that no sidecar names: a sidecar that was being made when its process ended."""
+        """Remove temporary files that no sidecar names: sidecars that were being created when their process ended."""
         for part in parts:
             path = Path(part)
             try:
@@ -151,7 +152,7 @@ class Scan:
 
 
 def prune_all(root: Path) -> None:
-    """Remove a bucket's folders that are empty; the files' own removal leaves them for the next file."""
+    """Remove a bucket's empty folders; removing a file leaves its folder for the next one."""
     for folder, _, _ in os.walk(root, topdown=False):
         with suppress(OSError):  # it is not empty, or in use
             Path(folder).rmdir()
@@ -169,7 +170,7 @@ def foreign_files(root: Path) -> Iterator[Path]:
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system that a path is on; empty where the system does not tell."""
+    """Return the type of a path's file system; empty if the system does not tell."""
     best, kind = -1, ""
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -178,7 +179,7 @@ def file_system(path: Path) -> str:
     for line in lines:
         before, _, after = line.partition(" - ")
         point = Path(before.split(" ")[4].encode().decode("unicode_escape"))
-        # Of those on top of each other, the last one counts.
+        # Of mounts on top of each other, the last one counts.
         if path.is_relative_to(point) and len(point.parts) >= best:
             best, kind = len(point.parts), after.split(" ")[0]
     return kind

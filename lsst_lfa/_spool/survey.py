@@ -1,4 +1,4 @@
-"""Looking at a spool without touching it: what is in its folder, and how it stands. It blocks."""
+"""Inspects a spool without changing it: the files in its folder, and their states. It blocks."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Kept(NamedTuple):
     Attributes
     ----------
     path : `pathlib.Path`
-        Where it is, or would be.
+        Its path, or the path that it would have.
     bucket, key : `str`
-        Where it goes.
+        Its destination.
     state : `str`
         ``waiting`` to be sent; ``busy``: a process works on it; ``event due``:
         S3 has it, and its component has not announced it yet; ``sent``: only
@@ -36,9 +36,9 @@ class Kept(NamedTuple):
     size : `int`
         Bytes; -1 if that is not known.
     component : `str`
-        Whose event announces it.
+        The component whose event announces it.
     published : `str`
-        When, in UTC.
+        When it was published, in UTC.
     problem : `str`
         What is wrong.
     """
@@ -54,7 +54,7 @@ class Kept(NamedTuple):
 
 
 def survey(folder: Path) -> list[Kept]:
-    """Return what is in a spool's folder, each bucket's files oldest first; nothing is changed.
+    """Return the files in a spool's folder, each bucket's oldest first; nothing is changed.
 
     Raises
     ------
@@ -87,14 +87,14 @@ def _bucket_files(root: Path) -> Iterator[tuple[tuple[int, str], Kept]]:
 
 
 def _described(root: Path, sidecar: Path) -> tuple[int, Kept]:
-    """Return what a sidecar says of its file, and its place in the order."""
+    """Return what a sidecar says about its file, and its place in the order."""
     payload = sidecar.with_name(sidecar.name.removesuffix(SIDECAR))
     size = payload.lstat().st_size if os.path.lexists(payload) else -1
     key = payload.relative_to(root).as_posix()
     try:
         record = read_sidecar(sidecar)
         busy = is_locked(sidecar)
-    except FileNotFoundError:  # sent at this moment
+    except FileNotFoundError:  # it has just been sent
         return 0, Kept(payload, root.name, key, "sent", size)
     except OSError as error:
         return 0, Kept(payload, root.name, key, "unreadable", size, problem=error.strerror or str(error))

@@ -1,4 +1,4 @@
-"""Files that older code left in a folder: taken into the spool."""
+"""Takes files that older software left in a folder into the spool."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ log = logging.getLogger(__name__)
 
 
 class Adoption:
-    """Takes in files of one bucket; see `LargeFileAnnex.adopt`.
+    """Takes over files of one bucket; see `LargeFileAnnex.adopt`.
 
     Parameters
     ----------
     spool, drain, announcer
-        Who keeps them, who sends them, and who announces them.
+        Keeps them, sends them, and announces them.
     bucket : `str`
-        Where they go.
+        Their destination.
     component : `str`
-        Whose event announces them.
+        The component whose event announces them.
     announce : {"safe", "stored", "never"}
-        When that is done.
+        When to announce them.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Adoption:
         self._announce: Announce = announce
 
     async def run(self, folder: str | os.PathLike[str]) -> int:
-        """Take in a folder's files, and return how many."""
+        """Take over a folder's files, and return how many."""
         root = await in_thread(Path(folder, self._bucket).resolve)
         in_place = root == await in_thread(Path(self._spool.folder, self._bucket).resolve)
         count = 0
@@ -63,7 +63,7 @@ class Adoption:
                 key = path.relative_to(root).as_posix()
                 await self._take(path, await self._describe(path, key), in_place=in_place)
             except (OSError, ValueError, NotKeptError) as error:
-                log.warning("cannot take in %s, which stays where it is: %s", path, error)
+                log.warning("cannot take over %s, which is left in place: %s", path, error)
             else:
                 count += 1
         return count

@@ -268,7 +268,7 @@ class LargeFileAnnex:
         publication = Publication(life.publisher, record, ticket)
         life.drain.publications += 1
         try:
-            # Files of the same key one by one: the second one's key depends on the first one's fate.
+            # Files with the same key one by one: the key of the second depends on the outcome of the first.
             async with self._keys.of(record.key):
                 return await publication.run(source)
         except BaseException:

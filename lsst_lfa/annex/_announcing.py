@@ -1,4 +1,4 @@
-"""Events in the order of publishing: each file's once, and never an older file's after a newer one's."""
+"""Events in the order of publishing: one for each file, and never an older file's after a newer one's."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Announcer", "Event", "Ticket"]
 log = logging.getLogger(__name__)
 
 _PATIENCE: Final = 3
-"""So often an event may fail before the next file's may overtake it."""
+"""How often an event may fail before the next file's may overtake it."""
 
 
 class Event(Protocol):
-    """The topic of the event, as salobj has it."""
+    """The topic of the event, as in salobj."""
 
     async def set_write(self, *, force_output: bool | None = None, **fields: Any) -> Any:
         """Write the event."""
@@ -39,9 +39,9 @@ class Ticket:
     announce : {"safe", "stored", "never"}
         When it may be announced.
     file : `LargeFile` or `None`
-        What is announced, once it may be.
+        The file to announce, once it may be announced.
     over : `bool`
-        Whether it needs no event any more: it was sent, or never will be.
+        Whether it no longer needs an event: it was sent, or never will be.
     failures : `int`
         How often ``set_write`` refused it.
     told : `bool`
@@ -89,7 +89,7 @@ class Announcer:
         return not self._queue
 
     def enter(self, sequence: int, announce: Announce) -> Ticket:
-        """Take a place in the order."""
+        """Reserve a place in the order."""
         ticket = Ticket(sequence, announce)
         if announce == "never" or self._event is None:
             ticket.over = True
@@ -98,7 +98,7 @@ class Announcer:
         return ticket
 
     async def leave(self, ticket: Ticket) -> None:
-        """Give the place up: there will be no event."""
+        """Give up the place: there will be no event."""
         async with self._turn:
             self._drop(ticket)
             self._turn.notify_all()
@@ -120,7 +120,7 @@ class Announcer:
             self._turn.notify_all()
 
     async def announce_if_next(self, ticket: Ticket, file: LargeFile) -> None:
-        """Send a file's event if no other is due before it; else leave it to `flush`."""
+        """Send a file's event if no other is due before it; otherwise leave it to `flush`."""
         ticket.file = file
         if not ticket.over and self._queue[0] is ticket:
             await self.announce(ticket, file)
@@ -134,7 +134,7 @@ class Announcer:
             self._turn.notify_all()
 
     def _ready(self) -> list[Ticket]:
-        """Return the files that may be announced, and have no older one to wait for."""
+        """Return the files that may be announced, and need not wait for an older one."""
         ready: list[Ticket] = []
         stored_wait = False
         for ticket in self._queue:
@@ -187,7 +187,7 @@ class Announcer:
         log.log(level, "the event of %s could not be sent; it will be tried again", ticket.file.url, exc_info=True)
 
     def _give_up(self, ticket: Ticket) -> None:
-        log.error("the event of %s was refused, while that of a newer file was sent: it is given up", ticket.file)
+        log.error("the event of %s was refused, while that of a newer file was sent: giving it up", ticket.file)
         self._drop(ticket)
 
     def _drop(self, ticket: Ticket) -> None:

@@ -1,4 +1,4 @@
-"""A component, and how it describes the files that it publishes. Pure."""
+"""A component, and how it describes the files that it publishes. No I/O."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Component:
     def key(
         self, generator: str, *, date: Time | str | None, other: object, stem: str | None, suffix: str, key: str | None
     ) -> str:
-        """Return the key that was given, or the one that is made of all the rest.
+        """Return the given key, or the one that is built from the other arguments.
 
         Raises
         ------
         ValueError, TypeError
-            If it is not a good one.
+            If it is invalid.
         """
         if key is None:
             when = tai_now() if date is None else date
@@ -74,7 +74,7 @@ class Component:
         Raises
         ------
         ValueError, TypeError
-            If something is not what the event can say.
+            If the event cannot hold one of the values.
         """
         if if_exists not in {"keep", "overwrite", "error"}:
             msg = f'if_exists is {if_exists!r}; it must be "keep", "overwrite" or "error"'

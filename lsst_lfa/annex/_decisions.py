@@ -1,4 +1,4 @@
-"""What to do next with a file: pure functions over what is known of it."""
+"""What to do next with a file: pure functions of what is known about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Outcome", "Pace", "Step", "Verdict", "concerns_all", "decide", "judge", "next_step"]
 
-# These say nothing of the one file: the next one would fare no better.
+# These are not specific to one file: the next one would fail as well.
 _COMMON: Final = (
     errors.AuthenticationError,
     errors.AccessDeniedError,
@@ -33,21 +33,21 @@ class Pace:
     Attributes
     ----------
     first_pause, longest_pause : `float`
-        After a failure that would meet every other file too, and at most.
+        After a failure that affects every file: at first, and at most.
     busy : `float`
         Until a file is looked at again that another one of this process is in
         the way of.
     locked : `float`
-        Until a file is looked at again that another process works on.
+        Until a file that another process is working on is checked again.
     others : `float`
-        In which another component may send its files itself.
+        Time for another component to send its own files.
     rescan : `float`
-        Between two looks into the folder, and after trouble with the disk.
+        Between two scans of the folder, and after trouble with the disk.
     event : `float`
         For an event to be sent.
     hour : `float`
-        Between two logs of the same trouble, and at most between two tries of
-        a file that fails by itself.
+        Between two logs of the same trouble, and the longest time between two
+        attempts at a file that fails by itself.
     """
 
     first_pause: float = 1.0
@@ -60,18 +60,18 @@ class Pace:
     hour: float = 3600.0
 
     def pause_after(self, failures: int, spread: float) -> float:
-        """Seconds to wait after so many failures in a row: 1, 2, 4, ... 60; ``spread`` takes up to half off."""
+        """Return the seconds to wait after so many failures in a row: 1, 2, ... 60; ``spread`` takes off up to half."""
         longest: float = min(self.longest_pause, self.first_pause * 2.0 ** min(failures - 1, 100))
         return longest * (1 - spread / 2)
 
     def pause_of_one(self, failures: int) -> float:
-        """Seconds to wait after so many failures of one file, which meet no other."""
+        """Return the seconds to wait after so many failures of one file alone."""
         longest: float = min(self.hour, self.rescan * 2.0 ** min(failures, 10))
         return longest
 
 
 class Outcome(Enum):
-    """How far one of the two ways is on which a file becomes safe: S3, and the spool."""
+    """The state of one of the two ways in which a file becomes safe: S3, and the spool."""
 
     PENDING = auto()
     DONE = auto()
@@ -79,7 +79,7 @@ class Outcome(Enum):
 
 
 class Verdict(Enum):
-    """What has become of a file that is being published."""
+    """The outcome for a file that is being published."""
 
     WAIT = auto()
     STORED = auto()
@@ -93,7 +93,7 @@ def decide(sent: Outcome, kept: Outcome, *, time_up: bool) -> Verdict:
     Parameters
     ----------
     sent, kept : `Outcome`
-        How far S3 and the spool are.
+        The states of S3 and of the spool.
     time_up : `bool`
         Whether S3, if the spool has the file, or the spool, if S3 has it, was
         waited for long enough.
@@ -106,22 +106,22 @@ def decide(sent: Outcome, kept: Outcome, *, time_up: bool) -> Verdict:
 
 
 class Step(Enum):
-    """What comes next for a file in the spool."""
+    """The next step for a file in the spool."""
 
     ANNOUNCE = auto()
     SEND = auto()
     REMOVE = auto()
     LEAVE = auto()
-    """To the process whose event announces it."""
+    """Leave it to the process whose event announces it."""
 
 
 def next_step(record: Record, *, ours: bool) -> Step:
-    """Decide what comes next for a file in the spool.
+    """Decide the next step for a file in the spool.
 
     Parameters
     ----------
     record : `Record`
-        What its sidecar says.
+        The contents of its sidecar.
     ours : `bool`
         Whether this process has the event that announces it.
     """
@@ -133,7 +133,7 @@ def next_step(record: Record, *, ours: bool) -> Step:
 
 
 class Found(Enum):
-    """What to do where an object may have the key already."""
+    """What to do if the key may already exist."""
 
     SEND = auto()
     ALREADY_THERE = auto()
@@ -147,11 +147,11 @@ def judge(*, exists: bool, same: bool, if_exists: IfExists) -> Found:
     Parameters
     ----------
     exists : `bool`
-        Whether there is an object with this key.
+        Whether the key exists.
     same : `bool`
-        Whether it has the same bytes.
+        Whether the object has the same data.
     if_exists : {"keep", "overwrite", "error"}
-        What the publisher wants.
+        The publisher's choice.
     """
     if not exists or (if_exists == "overwrite" and not same):
         return Found.SEND
@@ -161,5 +161,5 @@ def judge(*, exists: bool, same: bool, if_exists: IfExists) -> Found:
 
 
 def concerns_all(error: errors.LfaError) -> bool:
-    """Tell whether an error would meet every other file too."""
+    """Return whether an error would affect every other file as well."""
     return error.transient or isinstance(error, _COMMON)

@@ -1,4 +1,4 @@
-"""The background: sends what S3 did not take, oldest first, and the events that are still due."""
+"""The background task: sends files that S3 did not accept, oldest first, and the events that are still due."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = ["Drain"]
 log = logging.getLogger(__name__)
 
 _WORKERS: Final = 2
-"""Files that are sent at a time."""
+"""Files that are sent in parallel."""
 _PACE: Final = Pace()
 _TURN: Final = 250
 """Files that are entered in one turn of the event loop."""
 
 
 class _LaterError(Exception):
-    """Not now: its event must come first."""
+    """The file must wait, because its event comes first."""
 
 
 class _OlderError(Exception):
@@ -47,7 +47,7 @@ class _OlderError(Exception):
 
 
 class _DamagedError(Exception):
-    """The file is not what was published."""
+    """The file is not the one that was published."""
 
 
 class Drain:
@@ -56,19 +56,20 @@ class Drain:
     Parameters
     ----------
     bucket : `AsyncS3Bucket`
-        Where they go.
+        Their destination.
     spool : `Spool` or `None`
-        Where they are; without one, only events wait here.
+        Their location; without one, only events wait here.
     component : `str`
-        Whose events are ours.
+        The component whose events are ours.
     announcer : `Announcer`
         Sends them.
     on_stored : callable
         Awaited with each file that S3 has.
     next_sequence : callable
-        Gives the next place in the order of publishing.
+        Returns the next place in the order of publishing.
     on_left : callable, optional
-        Called with the sidecar of each file that was tried in vain, and why.
+        Called with the sidecar of each file that could not be sent, and the
+        reason.
     pace : `Pace`, optional
         How long it waits.
     """
@@ -100,7 +101,7 @@ class Drain:
         self._unannounced: set[Waiting] = set()
         self._abandoned: set[str] = set()
         self.changed = asyncio.Event()
-        """Set with every change; who waits clears it."""
+        """Set on every change; cleared by the task that waits."""
         self.publications = 0
         """Number of files that are being published."""
         self.hourly = HourlyLog(pace.hour)
@@ -108,7 +109,7 @@ class Drain:
 
     @property
     def busy(self) -> set[str]:
-        """Sidecars of the files that somebody in this process is working on."""
+        """Sidecars of the files that this process is working on."""
         return self._queue.busy
 
     @property
@@ -118,11 +119,11 @@ class Drain:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits: no file, and no event."""
+        """Whether nothing is waiting: no file, and no event."""
         return not self._queue and not self.publications and self._announcer.idle
 
     async def open(self) -> int:
-        """Find what earlier processes left, announce what they did not, and return the highest place in the order."""
+        """Find and announce files that earlier processes left, and return the highest place in the order."""
         if self._spool is None:
             return 0
         await self._spool.open(self._bucket.name)
@@ -142,7 +143,7 @@ class Drain:
                     group.create_task(self._work_for_ever())
 
     def add(self, sidecar: str, sequence: int, size: int, ticket: Ticket | None, delay: float = 0.0) -> None:
-        """Add a file that waits."""
+        """Add a waiting file."""
         if ticket is not None and ticket.over:
             ticket = None
         waiting = Waiting(sidecar, sequence, size, ticket)
@@ -154,18 +155,18 @@ class Drain:
         self._tell()
 
     def forget(self, waiting: Waiting) -> None:
-        """Note that a file waits no more."""
+        """Note that a file is no longer waiting."""
         self._queue.forget(waiting.sidecar)
         self._unannounced.discard(waiting)
         self._tell()
 
     def kick(self) -> None:
-        """Go on at once: S3 was just seen to work."""
+        """Continue at once: S3 has just worked."""
         self._queue.worked()
         self._tell()
 
     async def prune(self) -> None:
-        """Remove the folders in which nothing waits any more."""
+        """Remove the folders in which no file waits any more."""
         if self._spool is not None:
             await self._spool.prune(self._bucket.name)
 
@@ -242,14 +243,14 @@ class Drain:
             self._wake_announced()
 
     def _wake_announced(self) -> None:
-        """Go on with the files whose events were sent meanwhile."""
+        """Continue with the files whose events have been sent in the meantime."""
         for waiting in [each for each in self._unannounced if each.ticket is None or each.ticket.over]:
             self._unannounced.discard(waiting)
             self._queue.push(waiting)
         self._tell()
 
     async def _announce(self, entry: Entry, ticket: Ticket) -> None:
-        """Announce a file of the spool; _LaterError if that must wait."""
+        """Announce a file in the spool; raise _LaterError if that must wait."""
         if not ticket.over:
             ticket.file = self._file(entry)
             if self.publications == 0:
@@ -294,11 +295,11 @@ class Drain:
         try:
             entry = await self._spool.claim(waiting.sidecar)
             if entry is None:
-                self._on_left(waiting.sidecar, BlockingIOError("another process works on it"))
+                self._on_left(waiting.sidecar, BlockingIOError("another process is working on it"))
                 self._postpone(waiting, self._pace.locked)
             else:
                 await self._take_steps(entry, waiting)
-        except LfaError as error:  # first, for some are OSErrors too
+        except LfaError as error:  # first, because some are also OSErrors
             self._failed(waiting, error)
         except FileNotFoundError as error:
             await self._abandon(waiting, error if entry is not None else None)
@@ -310,12 +311,12 @@ class Drain:
         except _OlderError:
             self._postpone(waiting, self._pace.busy)
         except OSError as error:
-            self.hourly.warning("disk", "cannot work on %s, which is tried again later: %s", waiting.sidecar, error)
+            self.hourly.warning("disk", "cannot process %s; it will be tried again later: %s", waiting.sidecar, error)
             self._on_left(waiting.sidecar, error)
             self._postpone(waiting, self._pace.rescan)
         except Exception as error:
             # A bug. It must not keep the other files from being sent.
-            log.exception("cannot send %s, which is tried again in an hour", waiting.sidecar)
+            log.exception("cannot send %s; it will be tried again in an hour", waiting.sidecar)
             self._on_left(waiting.sidecar, error)
             self._postpone(waiting, self._pace.hour)
         finally:
@@ -350,7 +351,7 @@ class Drain:
         async def digest() -> Digest:
             return expected
 
-        # Whoever published it with "error" can no longer be told.
+        # The caller that published it with "error" can no longer be told.
         if_exists = "keep" if record.if_exists == "error" else record.if_exists
         sending = Sending(
             self._bucket,
@@ -363,7 +364,7 @@ class Drain:
         await sending.send(await open_reading(entry.payload, spooled=True), digest)
         self._queue.worked()
         if sending.key != record.key:
-            log.warning("s3://%s/%s has other bytes: the new ones are %s", record.bucket, record.key, sending.key)
+            log.warning("s3://%s/%s holds different data: the new file is %s", record.bucket, record.key, sending.key)
             await entry.note(stored=True, key=sending.key, announced=False, sync=True)
             if waiting.ticket is None and record.component == self._component:
                 waiting.ticket = self._announcer.enter(self._next_sequence(), record.announce)
@@ -377,7 +378,7 @@ class Drain:
 
     def _failed(self, waiting: Waiting, error: LfaError) -> None:
         self.hourly.warning(
-            type(error).__name__, "%d files wait in %s; S3 did not take one: %s", len(self._queue), self._spool, error
+            type(error).__name__, "%d files wait in %s; S3 did not accept one: %s", len(self._queue), self._spool, error
         )
         self._on_left(waiting.sidecar, error)
         if concerns_all(error):
@@ -388,7 +389,7 @@ class Drain:
             self._postpone(waiting, self._pace.pause_of_one(waiting.failures))
 
     async def _abandon(self, waiting: Waiting, error: Exception | None) -> None:
-        """Give up a file that is gone, or is damaged; what there is of it stays in the folder."""
+        """Give up a file that is gone or damaged; what is left of it stays in the folder."""
         if error is not None:
             log.error("a file in the spool cannot be sent, and is left there: %s", error)
         if waiting.ticket is not None and waiting.ticket.file is None:

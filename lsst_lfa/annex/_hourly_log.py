@@ -1,4 +1,4 @@
-"""A log that does not repeat itself: S3 may be away for a night."""
+"""A log that does not repeat itself: S3 may be down for a whole night."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class HourlyLog:
     Parameters
     ----------
     hour : `float`
-        Its seconds.
+        The time between two such logs, in seconds.
     """
 
     def __init__(self, hour: float) -> None:

@@ -25,9 +25,9 @@ class Life:
     Parameters
     ----------
     publisher : `Publisher`
-        What its publications share.
+        The state that its publications share.
     seen_sequence : callable
-        Called with the highest place in the order that earlier processes gave.
+        Called with the highest place in the order that earlier processes used.
     """
 
     def __init__(self, publisher: Publisher, seen_sequence: Callable[[int], None]) -> None:
@@ -61,11 +61,11 @@ class Life:
 
     @property
     def usable(self) -> bool:
-        """Whether it belongs to the loop that runs, and still works."""
+        """Whether it belongs to the running loop, and still works."""
         if not self.here or self._closed.is_set():
             return False
         if self._task is not None and self._task.done() and not self._task.cancelled():
-            self._task.result()  # a bug in the background comes through
+            self._task.result()  # a bug in the background propagates
         return self._task is None or not self._task.done()
 
     async def open(self) -> None:
@@ -83,7 +83,7 @@ class Life:
         await self._closed.wait()
 
     async def close(self, timeout: float) -> None:  # noqa: ASYNC109 - files are safe or not by then
-        """Make safe what is being published, and stop. Idempotent."""
+        """Make the files that are being published safe, and stop. Idempotent."""
         if self.closing:
             await self.ended()
             return

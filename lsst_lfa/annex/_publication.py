@@ -1,4 +1,4 @@
-"""One file being published: on its way to S3 and to the spool at once, until it is safe in one of them."""
+"""One file being published: it is sent to S3 and to the spool at the same time, until it is safe in one of them."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ _UPLOADS: Final = 6
 
 @dataclass
 class Publisher:
-    """What all publications of an annex share, from its start to its end.
+    """State that all publications of an annex share, from its start to its end.
 
     Attributes
     ----------
     tasks : `set` [`asyncio.Task`]
-        Nobody waits for these before the annex is closed: uploads that were
-        given up clean up after themselves, and files are closed.
+        These are awaited only when the annex is closed: abandoned uploads
+        clean up after themselves, and files are closed.
     hurry : `asyncio.Event`
-        Set when files need only be safe, in whatever way.
+        Set when files only need to be safe, in either way.
     slots : `asyncio.Semaphore`
-        Of the uploads: many at once are no faster, and each costs the event
-        loop a few milliseconds when it begins, and when it fails.
+        Those of the uploads: many in parallel are no faster, and each costs
+        the event loop a few milliseconds when it starts, and when it fails.
     turns : `asyncio.Lock`
-        Held over the steps that cost as much, each in a turn of the event
-        loop of its own.
+        Held during steps that cost as much, so that each has its own turn of
+        the event loop.
     """
 
     bucket: S3Bucket
@@ -66,7 +66,7 @@ class Publisher:
     turns: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def leave(self, task: asyncio.Task[Any]) -> None:
-        """Let a task go on by itself."""
+        """Let a task continue by itself."""
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
@@ -77,9 +77,9 @@ class Publication:
     Parameters
     ----------
     publisher : `Publisher`
-        What it shares with others.
+        The shared state.
     record : `Record`
-        What is known of the file so far.
+        What is known about the file so far.
     ticket : `Ticket`
         Its place in the order of events.
     """
@@ -97,7 +97,7 @@ class Publication:
         self._sending = self._new_sending()
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         self.handed_over = False
-        """Whether the background has the file now, and its event."""
+        """Whether the background now has the file, and its event."""
         self._refused = False
 
     async def run(self, source: Any) -> LargeFile:
@@ -129,7 +129,7 @@ class Publication:
             return await self._conclude_twin(twin)
         if self._sink is not None:
             self._start("keeping", self._keep())
-        # What replaces a file that waits must not come before it.
+        # A file that replaces a waiting file must not come before it.
         if not (self._taken and self._record.if_exists == "overwrite"):
             self._start("sending", self._send(self._reading))
         verdict = await self._wait_until_safe(deadline)
@@ -181,7 +181,7 @@ class Publication:
         self._publisher.drain.hourly.warning("spool", "%s: files go to S3 directly", error)
 
     async def _keep(self) -> None:
-        """Put the file in the spool for good."""
+        """Commit the file to the spool."""
         spool, entry, sink = self._publisher.spool, self._entry, self._sink
         assert spool is not None  # noqa: S101 - for the type checker
         assert entry is not None  # noqa: S101 - as above
@@ -196,7 +196,7 @@ class Publication:
         spool.count(digest.size)
 
     async def _kept_digest(self, sink: Sink) -> Digest | None:
-        """Wait until all is read; `None` if the spool takes no more, and the rest is the upload's to read."""
+        """Wait until everything is read; `None` if the spool accepts no more, and the upload reads the rest."""
         reading, failed = self._tasks["reading"], asyncio.ensure_future(sink.failed.wait())
         try:
             await asyncio.wait({reading, failed}, return_when=asyncio.FIRST_COMPLETED)
@@ -205,7 +205,7 @@ class Publication:
         return await self._digest() if reading.done() else None
 
     async def _find_twin(self) -> Taken | None:
-        """Return the file with the same bytes that waits under the same key, if there is one."""
+        """Return the file that waits under the same key with the same data, if there is one."""
         assert self._sink is not None  # noqa: S101 - for the type checker
         digest = await self._kept_digest(self._sink)
         if digest is None:
@@ -214,7 +214,7 @@ class Publication:
             if (each.record.byte_size, each.record.check_sum) == digest:
                 return each
         if self._record.if_exists == "error":
-            msg = f"{self._taken[0].sidecar} waits to be sent under the same key, with other bytes"
+            msg = f"{self._taken[0].sidecar} waits to be sent under the same key, with different data"
             raise KeyTakenError(msg)
         return None
 
@@ -238,7 +238,7 @@ class Publication:
     def _outcome(self, name: str) -> Outcome:
         reading = self._tasks["reading"]
         if reading.done():
-            reading.result()  # what is wrong with the source is the caller's to hear
+            reading.result()  # the caller must be told what is wrong with the source
         task = self._tasks.get(name)
         if task is None:
             return Outcome.FAILED
@@ -294,12 +294,12 @@ class Publication:
         error = self._send_error()
         if error is None:
             error = TransferTimeoutError(
-                f"S3 did not take s3://{self._record.bucket}/{self._record.key} within "
-                f"{self._publisher.upload_timeout:g} s: it is in the spool, and is sent from there"
+                f"S3 did not accept s3://{self._record.bucket}/{self._record.key} within "
+                f"{self._publisher.upload_timeout:g} s: it is in the spool, and will be sent from there"
             )
             error.transient = True
         elif not isinstance(error, LfaError):
-            log.error("the upload of %s failed in a way that nobody foresaw", self._record.key, exc_info=error)
+            log.error("the upload of %s failed in an unforeseen way", self._record.key, exc_info=error)
         self._record = replace(self._entry.record, key=self._sending.key)
         if self._entry.record.key != self._sending.key:
             await self._note(key=self._sending.key)
@@ -311,7 +311,7 @@ class Publication:
         return file
 
     async def _conclude_twin(self, twin: Taken) -> LargeFile:
-        """Announce a file that was published before, and waits in the spool, once more."""
+        """Announce again a file that was published before, and waits in the spool."""
         record = replace(
             twin.record, generator=self._record.generator, id=self._record.id, version=self._record.version
         )
@@ -324,12 +324,12 @@ class Publication:
         return file
 
     async def _note(self, **changes: Any) -> None:
-        """Note a change in the sidecar; if that fails, the file is sent or announced once more after a crash."""
+        """Record a change in the sidecar; if that fails, the file will be sent or announced again after a crash."""
         if self._entry is not None and self._entry.record.safe:
             try:
                 await self._entry.note(**changes)
             except OSError as error:
-                log.warning("cannot note %s in %s: %s", changes, self._entry.sidecar, error)
+                log.warning("cannot record %s in %s: %s", changes, self._entry.sidecar, error)
 
     # Cleaning up
 
@@ -342,14 +342,14 @@ class Publication:
         if self._entry is not None:
             await self._settle_entry(self._entry)
         if self._sink is not None:
-            # To give a large file's blocks back takes the disk a while, and comes with the last descriptor.
+            # Releasing a large file's blocks takes the disk a while, and happens when the last descriptor is closed.
             self._publisher.leave(asyncio.ensure_future(self._sink.file.discard()))
 
     async def _stop_tasks(self, *, wait_for_upload: bool) -> None:
         sending = self._tasks.pop("sending", None)
         if sending is not None and not sending.done():
             sending.cancel()
-            if wait_for_upload:  # it may use what is the caller's
+            if wait_for_upload:  # it may use the caller's memory
                 await asyncio.wait({sending})
             else:
                 self._publisher.leave(sending)
@@ -360,10 +360,10 @@ class Publication:
             await asyncio.wait(running)
         for task in (*self._tasks.values(), *([sending] if sending is not None and sending.done() else ())):
             if not task.cancelled():
-                task.exception()  # it was heard
+                task.exception()  # it was retrieved
 
     async def _settle_entry(self, entry: Entry) -> None:
-        """Remove what is done with, or hand over to the background what it has to do."""
+        """Remove the file if it is done, or hand the remaining work over to the background."""
         publisher, record, sidecar = self._publisher, entry.record, str(entry.sidecar)
         done = self._record.stored and self._ticket.over
         try:
@@ -372,7 +372,7 @@ class Publication:
             elif record.stored:
                 await entry.drop_payload()
         except OSError as error:
-            publisher.drain.hourly.warning("disk", "cannot remove %s, which is tried again later: %s", sidecar, error)
+            publisher.drain.hourly.warning("disk", "cannot remove %s; it will be tried again later: %s", sidecar, error)
             done = False
         await entry.release()
         publisher.drain.busy.discard(sidecar)

@@ -1,4 +1,4 @@
-"""Which file is sent next, and when: oldest first, with pauses while S3 fails. Pure but for its memory."""
+"""Which file is sent next, and when: oldest first, with pauses while S3 fails. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["SendQueue", "Waiting"]
 
 @dataclass(eq=False, slots=True)
 class Waiting:
-    """A file that waits.
+    """A waiting file.
 
     Attributes
     ----------
@@ -42,14 +42,14 @@ class Waiting:
 
 
 class SendQueue:
-    """The files that wait.
+    """The waiting files.
 
-    While S3 fails, one file at a time is tried, and then there is a pause.
+    While S3 fails, only one file is tried, followed by a pause.
 
     Parameters
     ----------
     pace : `Pace`
-        How long that is.
+        The length of the pause.
     """
 
     def __init__(self, pace: Pace) -> None:
@@ -61,7 +61,7 @@ class SendQueue:
         self._paused_until = 0.0
         self._probing = False
         self.busy: set[str] = set()
-        """Sidecars of the files that somebody in this process is working on."""
+        """Sidecars of the files that this process is working on."""
 
     def __len__(self) -> int:
         return len(self._files)
@@ -89,7 +89,7 @@ class SendQueue:
         self._files.pop(sidecar, None)
 
     def pop(self, now: float) -> tuple[Waiting, bool] | None:
-        """Return the oldest file that is due, and whether it is a probe; `None` if there is none now."""
+        """Return the oldest file that is due, and whether it is a probe; `None` if none is due."""
         while self._later and self._later[0][0] <= now:
             heapq.heappush(self._due, heapq.heappop(self._later)[1:])
         trouble = self._failures > 0
@@ -107,14 +107,14 @@ class SendQueue:
         return None
 
     def next_time(self, now: float) -> float | None:
-        """Return when to look again, if nothing happens before."""
+        """Return when to check again, if nothing happens before."""
         times = [when for when, _, _ in self._later[:1]]
         if self._failures and now < self._paused_until:
             times.append(self._paused_until)
         return min(times, default=None)
 
     def failed(self, now: float) -> None:
-        """Note that S3 fails, for whichever file."""
+        """Note that S3 fails, for any file."""
         self._failures += 1
         self._paused_until = now + self._pace.pause_after(self._failures, random.random())  # noqa: S311 - not a secret
 

@@ -1,4 +1,4 @@
-"""The one pass that reads a source, off the loop: for size and MD5, into the spool's file, and on to the upload."""
+"""Reads a source once, off the loop: for its size and MD5, into the spool's file, and for the upload."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 __all__ = ["Digest", "Reading", "Sink", "hash_file", "open_reading"]
 
 _BLOCK: Final = 4 * 1024 * 1024
-"""Bytes that are read, hashed and written at a time."""
+"""Bytes that are read, hashed and written at once."""
 _PIECE: Final = 1024 * 1024
-"""Bytes that the upload gets at a time."""
+"""Bytes that the upload gets at once."""
 
 
 class Digest(NamedTuple):
-    """Size in bytes, and MD5 in hex."""
+    """Size in bytes, and MD5 in hexadecimal."""
 
     size: int
     md5: str
 
 
 class Sink:
-    """The spool's file while it is being filled; once it has failed, it takes no more."""
+    """The spool's file while it is being filled; once it has failed, it accepts no more."""
 
     def __init__(self, spool: Spool, file: AtomicFile) -> None:
         self._spool = spool
@@ -53,7 +53,7 @@ class Sink:
 
     def _fail(self, error: OSError) -> None:
         self.error = self._spool.not_kept(error)
-        with suppress(RuntimeError):  # the loop was closed meanwhile
+        with suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self.failed.set)
 
     def write_now(self, view: memoryview, position: int) -> None:
@@ -70,7 +70,7 @@ class Sink:
         await in_thread(self.write_now, view, position, executor=threads("disk"))
 
     async def fill(self, view: memoryview) -> None:
-        """Write all of the file, and put it on disk, as far as that does not fail."""
+        """Write the whole file and flush it to disk, unless that fails."""
         await self.create()
         for start in range(0, view.nbytes, _BLOCK):
             await self.write(view[start : start + _BLOCK], start)
@@ -81,7 +81,7 @@ class Sink:
                 self._fail(error)
 
     async def link_to(self, path: Path) -> bool:
-        """Take a file as it is, where the file system can; return whether it could."""
+        """Link a file, if the file system can; return whether it could."""
         try:
             self._spool.require_room((await in_thread(path.stat)).st_size)
             await self.file.link_to(path)
@@ -90,7 +90,7 @@ class Sink:
         return True
 
     async def create(self) -> None:
-        """Make the file, empty."""
+        """Create the empty file."""
         try:
             await self.file.create()
         except OSError as error:
@@ -102,7 +102,7 @@ class Reading(Protocol):
 
     @property
     def repeatable(self) -> bool:
-        """Whether `body` and `read` can be used more than once, while it is read and when it was."""
+        """Whether `body` and `read` can be used more than once, during the reading and after it."""
 
     async def run(self, sink: Sink | None) -> Digest:
         """Read all of it into the sink, and return size and MD5."""
@@ -111,10 +111,10 @@ class Reading(Protocol):
         """Return what to upload."""
 
     def read(self, position: int, count: int) -> bytes | memoryview:
-        """Return bytes of it, when all were read; blocks."""
+        """Return bytes of it, after all have been read; blocks."""
 
     def finish(self, *, safe: bool) -> None:
-        """Leave the source as an upload would have."""
+        """Leave the source in the state in which an upload would."""
 
 
 async def open_reading(source: Uploadable | Any, *, spooled: bool) -> Reading:
@@ -125,14 +125,14 @@ async def open_reading(source: Uploadable | Any, *, spooled: bool) -> Reading:
     source : what can be uploaded, or `astropy.io.fits.HDUList`
         The source.
     spooled : `bool`
-        Whether there will be a sink. What its owner may change is then read
-        once, and the upload gets it from the sink: its owner has it back as
-        soon as that is full.
+        Whether there will be a sink. Data that their owner may change are then
+        read once, and the upload gets them from the sink, so the owner has
+        them back as soon as the sink is full.
 
     Raises
     ------
     TypeError
-        If it is none of these.
+        If it is of another type.
     """
     if type(source).__name__ == "HDUList" and type(source).__module__.startswith("astropy."):
         return _MemoryReading(await _fits.dump(source))
@@ -161,7 +161,7 @@ def _to_end(source: io.BytesIO) -> None:
 
 
 class _MemoryReading:
-    """Bytes in memory that nobody changes."""
+    """Bytes in memory that do not change."""
 
     repeatable = True
 
@@ -187,11 +187,11 @@ class _MemoryReading:
     def finish(self, *, safe: bool) -> None:
         if safe:
             self._finish()
-        self._view = memoryview(b"")  # an error's traceback keeps this object for a while, but not the bytes
+        self._view = memoryview(b"")  # an error's traceback keeps this object for a while, but must not keep the bytes
 
 
 class _PathReading:
-    """A file on disk: linked, if it can be, or else copied."""
+    """A file on disk: linked if possible, otherwise copied."""
 
     repeatable = True
 
@@ -238,8 +238,8 @@ async def hash_file(path: Path, sink: Sink | None = None) -> Digest:
 
 
 def _hash_file(path: Path, sink: Sink | None, stopped: threading.Event) -> Digest:
-    # All in one thread, and in the same memory: the loop is busy with the upload, and fresh memory takes as long
-    # as MD5 does.
+    # All in one thread, and in the same memory: the loop is busy with the upload, and fresh memory takes as long as
+    # MD5.
     md5 = hashlib.md5(usedforsecurity=False)
     memory, position = memoryview(bytearray(_PIECE)), 0
     with open_regular(path) as file:
@@ -253,14 +253,14 @@ def _hash_file(path: Path, sink: Sink | None, stopped: threading.Event) -> Diges
 
 
 class _StreamReading:
-    """What can be read once: into the sink, from which the upload follows; without a sink, by the upload itself."""
+    """A source that can be read only once: into the sink, or without one by the upload itself."""
 
     def __init__(self, source: Any) -> None:
         self._source = open_source(source)
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sink: Sink | None = None
         self._size = 0
-        self._kept = 0  # bytes that the sink has
+        self._kept = 0  # bytes in the sink
         self._unkept: list[memoryview] = []  # read, and not in the sink
         self._direct = False  # the upload reads the rest
         self._finished = False
@@ -268,7 +268,7 @@ class _StreamReading:
 
     @property
     def repeatable(self) -> bool:
-        """Whether all that was read is in the sink."""
+        """Whether everything that was read is in the sink."""
         return self._sink is not None and self._sink.error is None
 
     async def run(self, sink: Sink | None) -> Digest:
@@ -289,7 +289,7 @@ class _StreamReading:
         self._changed = asyncio.Event()
 
     async def _advance(self) -> None:
-        """Read the next block, into the sink if it takes it."""
+        """Read the next block, into the sink if it accepts it."""
         part = await self._source.read(_BLOCK)
         async with task_group() as group:
             group.create_task(hash_views(part, self._md5))

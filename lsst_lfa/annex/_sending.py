@@ -1,4 +1,4 @@
-"""Sending a file to S3 under a key that no other bytes have."""
+"""Sends a file to S3 under a key that holds no other data."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _NOT_SEEN: Final = (403, _NOT_FOUND)
 
 
 class KeyTakenError(FileExistsError):
-    """An object with other bytes has the key."""
+    """The key holds different data."""
 
 
 class KeyLocks:
-    """A lock for each key that is in use: of two files that want it, one looks only when the other is there."""
+    """A lock for each key in use: of two files with the same key, one waits until the other is stored."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -47,27 +47,27 @@ class KeyLocks:
 
 
 class Sending:
-    """One file on its way to S3.
+    """One file that is being sent to S3.
 
     Parameters
     ----------
     bucket : `AsyncS3Bucket`
-        Where it goes.
+        The destination.
     locks : `KeyLocks`
-        Those of all files that go there.
+        The locks of all files with this destination.
     asked : `str`
-        The key that was asked for.
+        The requested key.
     key : `str`
-        The first key to try: that one, or a revision of it.
+        The first key to try: the requested one, or a revision of it.
     if_exists : {"keep", "overwrite", "error"}
-        What happens to an object that has the key already.
+        What to do if the key exists.
     mime_type : `str`
         The object's content type; empty for none.
 
     Attributes
     ----------
     key : `str`
-        The key, as far as it is settled.
+        The key that is used at present.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Sending:
         self._may_look = True
 
     async def send(self, reading: Reading, digest: Callable[[], Awaitable[Digest]]) -> None:
-        """Send it, unless the same bytes are there.
+        """Send it, unless the same data are stored already.
 
         Parameters
         ----------
@@ -94,9 +94,9 @@ class Sending:
         Raises
         ------
         KeyTakenError
-            If other bytes have the key, and ``if_exists`` is "error".
+            If the key holds different data, and ``if_exists`` is "error".
         LfaError
-            If the service failed.
+            If the request failed.
         """
         for key in self._candidates():
             self.key = key
@@ -108,11 +108,11 @@ class Sending:
                         return
             if found is Found.REFUSE:
                 break
-        msg = f"s3://{self._bucket.name}/{self._asked} exists, and has other bytes: nothing was overwritten"
+        msg = f"s3://{self._bucket.name}/{self._asked} exists with different data: nothing was overwritten"
         raise KeyTakenError(msg)
 
     def _candidates(self) -> Iterator[str]:
-        """Iterate over the keys to try: this one, and its next revisions."""
+        """Iterate over the keys to try: this one, then its next revisions."""
         keys = (revised_key(self._asked, number) for number in range(_MAX_REVISIONS))
         return dropwhile(lambda key: key != self.key, keys) if self.key != self._asked else keys
 
@@ -122,7 +122,7 @@ class Sending:
         return judge(exists=info is not None, same=same, if_exists=self._if_exists)
 
     async def _head(self) -> ObjectInfo | None:
-        """Return what has the key; one request, where `head` makes sure with a second one that nothing has it."""
+        """Return the object of the key, in one request; `head` would confirm a missing one with a second."""
         bucket = self._bucket
         try:
             async with bucket._borrow("head", self.key) as client:  # noqa: SLF001 - a room of ours
@@ -132,12 +132,13 @@ class Sending:
             status = error.response["ResponseMetadata"].get("HTTPStatusCode")
             if status not in _NOT_SEEN:
                 raise
-            # S3 says 403 of a missing key to who may not list the bucket; and if more is missing, the upload says so.
+            # S3 reports a missing key as 403 to users who may not list the bucket; if more is missing, the upload says
+            # so.
             self._may_look = self._may_look and status == _NOT_FOUND
             return None
 
     async def _same(self, info: ObjectInfo, reading: Reading, digest: Digest) -> bool:
-        """Whether an object has the bytes that we have."""
+        """Whether an object has the same data as the file."""
         if info.size != digest.size:
             return False
         if parts_in(info.etag) == 0:
@@ -150,7 +151,7 @@ class Sending:
         return True
 
     async def _put(self, reading: Reading) -> bool:
-        """Send it; return whether that was done, and no object came in between."""
+        """Send it; return whether that was done, and no other object was stored in between."""
         never_replace = self._if_exists != "overwrite" and self._may_look
         content_type = self._mime_type or None
         try:

@@ -15,14 +15,14 @@ __all__ = ["SiteBucket"]
 
 
 class SiteBucket:
-    """The bucket of a site: made at once, and made anew after it was closed.
+    """The bucket of a site: created at once, and again after it was closed.
 
     Parameters
     ----------
     site : `Site`
-        Where it is.
+        The site.
     domock : `bool`
-        Whether it is a mock server's.
+        Whether to use a mock server.
 
     Attributes
     ----------
@@ -41,12 +41,12 @@ class SiteBucket:
         return AsyncS3Bucket(self._name, domock=True)
 
     def renew(self) -> None:
-        """Make it usable again: a mock does not come back by itself."""
+        """Make it usable again: a mock server does not restart by itself."""
         if getattr(self.bucket, "mock", self) is None:
             self.bucket = self._make()
 
     async def aclose(self) -> None:
-        """Close what was opened for it."""
+        """Close everything that was opened for it."""
         await self.bucket.aclose()
         if self._session is not None:
             await self._session.aclose()
