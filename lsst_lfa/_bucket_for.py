@@ -41,9 +41,9 @@ async def bucket_for(
         ``http(s)://host[:port]/bucket/key``, as `AsyncS3Bucket.upload` returns
         it, not percent-encoded; ``s3://bucket/key``, at ``S3_ENDPOINT_URL``;
         or ``s3://profile@bucket/key``. For the last, the environment variable
-        ``LSST_RESOURCES_S3_PROFILE_<profile>`` gives service and credentials,
-        as a percent-encoded URL ``https://[id:secret@]host``. What it omits is
-        taken from the profile in the AWS configuration files.
+        ``LSST_RESOURCES_S3_PROFILE_<profile>`` supplies service and
+        credentials, as a percent-encoded URL ``https://[id:secret@]host``.
+        What it omits is taken from the profile in the AWS configuration files.
     verify : `bool`, `str` or `pathlib.Path`, optional
         A file of certificate authorities for https; see `S3Session`.
     config : `TransferConfig`, optional

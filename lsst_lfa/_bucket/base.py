@@ -53,7 +53,7 @@ class BucketBase:
         self.profile = profile
         self._mock = MockS3Server() if domock else None
         self._owns_client = session is None
-        self._client = self._make_client() if session is None else session._client  # noqa: SLF001 - a room of ours
+        self._client = self._make_client() if session is None else session._client  # noqa: SLF001 - internal to this package
         self._config = config or (TransferConfig() if session is None else session.config)
         self._create = create
         self._created = False

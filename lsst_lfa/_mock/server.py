@@ -155,7 +155,7 @@ class MockS3Server:
                 self._finalizer = weakref.finalize(self, self._service.stop)
                 self._finalizer.atexit = False
             if self._stopped:
-                # By stop(), meanwhile: it takes no lock, and found nothing.
+                # By stop(), in the meantime: it takes no lock, and found nothing.
                 self.stop()
 
     def stop(self) -> None:
@@ -256,11 +256,11 @@ class _Service:
 
     def _serve(self) -> None:
         # Not serve_forever(): its shutdown() waits, and the garbage collector
-        # may call stop() on any thread, this one too.
+        # may call stop() on any thread, including this one.
         while not self.stopping:
             self.server.handle_request()
         self.server.server_close()
-        # What a request under way were to add after that, nobody would free.
+        # Otherwise a request in progress could add objects afterwards, which nobody would free.
         give_up_at = time.monotonic() + _GRACE
         while self.connections and time.monotonic() < give_up_at:
             time.sleep(0.001)

@@ -125,7 +125,7 @@ class Scan:
             try:
                 if not entry.payload.exists() and not entry.record.safe:
                     log.info("%s was not completely written before its process ended: removing its remains", path)
-                    entry._remove()  # noqa: SLF001 - a room of ours, and this is a thread
+                    entry._remove()  # noqa: SLF001 - internal to this package, and this is a thread
             finally:
                 entry._release()  # noqa: SLF001 - as above
         except FileNotFoundError:

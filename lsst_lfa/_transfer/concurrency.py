@@ -216,7 +216,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
     except BaseExceptionGroup as errors:
         first = _first(errors)
     if task is not None and task.cancelling() > before:
-        # Before Python 3.13 a group with errors forgets that it was cancelled too.
+        # Before Python 3.13 a group with errors forgets that it was also cancelled.
         raise cancellation or asyncio.CancelledError
     # Outside the except clause: the group must not become its context.
     raise first

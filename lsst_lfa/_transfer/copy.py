@@ -23,7 +23,7 @@ __all__ = ["copy"]
 
 # A server says nothing while it copies. It takes a second for so many bytes, or it is not worth waiting for.
 _SLOWEST = 16 * MiB
-# Parts at a time, which share what the server's disks can do. (Eleven of 512 MiB each took Ceph more than 42 s.)
+# Parallel parts, which share the server's disks. (Eleven of 512 MiB each took Ceph more than 42 s.)
 _AT_ONCE = 4
 
 

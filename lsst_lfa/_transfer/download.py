@@ -135,7 +135,7 @@ class RangesUnderWay:
     def _length(self, left: int) -> int:
         config = self._reader.config
         width = min(self._lanes.width, config.max_concurrency)
-        # Few requests at a time are enough where each is fast; and fewer of them cost less.
+        # Few parallel requests are enough if each is fast; and fewer of them cost less.
         least = max(SHORT_RANGE, min(4 * SHORT_RANGE, 16 * SHORT_RANGE // width))
         return next_range(left, width, min(least, config.range_size), config.range_size)
 

@@ -18,7 +18,7 @@ _NAME = re.compile(r":[^:]*:")
 
 
 def is_buffer(obj: Any) -> bool:
-    """Whether ``obj`` gives a view of its bytes."""
+    """Whether ``obj`` can provide a view of its bytes."""
     try:
         memoryview(obj).release()
     except TypeError:

@@ -125,7 +125,7 @@ class Sending:
         """Return the object of the key, in one request; `head` would confirm a missing one with a second."""
         bucket = self._bucket
         try:
-            async with bucket._borrow("head", self.key) as client:  # noqa: SLF001 - a room of ours
+            async with bucket._borrow("head", self.key) as client:  # noqa: SLF001 - internal to this package
                 response = await client.call("head_object", self.key)
                 return object_info(client.info("head_object", self.key), self.key, response)
         except ServiceError as error:
@@ -143,7 +143,7 @@ class Sending:
             return False
         if parts_in(info.etag) == 0:
             return info.etag == digest.md5
-        part_size = self._bucket._config.part_size  # noqa: SLF001 - a room of ours
+        part_size = self._bucket._config.part_size  # noqa: SLF001 - internal to this package
         try:
             await in_thread(check_etag, self.key, info.etag, info.size, part_size, reading.read)
         except (IntegrityError, UnverifiableError):

@@ -1,4 +1,4 @@
-"""What this package promises beside being fast: memory that stays bounded, time that is linear, a loop that runs on.
+"""What this package promises besides speed: bounded memory, linear time, an event loop that is not blocked.
 
 Each case is measured in a process of its own, on an event loop of its own.
 """

@@ -1,4 +1,4 @@
-"""The floor: one HTTP connection, blocking, in a thread; nothing is checked, nothing is tried again."""
+"""The baseline: one HTTP connection, blocking, in a thread; nothing is checked or retried."""
 
 from __future__ import annotations
 

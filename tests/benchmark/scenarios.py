@@ -1,4 +1,4 @@
-"""Lines that do not stay as they are: one that changes its rate, one that drops connections.
+"""Lines that change: one that changes its rate, one that drops connections.
 
 One large object is transferred after another meanwhile. What arrived is counted at the line, whoever transfers.
 """

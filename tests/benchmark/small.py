@@ -1,4 +1,4 @@
-"""Small objects: so many at a time, one at a time, and a thousand by one `asyncio.TaskGroup`."""
+"""Small objects: several in parallel, one at a time, and a thousand in one `asyncio.TaskGroup`."""
 
 from __future__ import annotations
 

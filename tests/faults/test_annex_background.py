@@ -1,4 +1,4 @@
-"""The background: sends what S3 did not take; and the annex's start and end."""
+"""The background task, which sends files that S3 did not accept; and the annex's start and end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that share a spool's folder: each file is sent by one of them, and a killed one's by the other."""
+"""Processes that share a spool's folder: one of them sends each file, and those of a killed one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a server sends, each verb ends in right data or in an error of ours, soon, and leaves nothing behind."""
+"""Whatever a server sends, each operation soon returns the right data or raises our error, and leaves nothing behind."""
 
 from __future__ import annotations
 

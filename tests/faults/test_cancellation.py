@@ -1,4 +1,4 @@
-"""Whoever waits for a transfer gets away at once, at any stage of it, and nothing is left behind."""
+"""A transfer can be cancelled at once, at any stage, and nothing is left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many at once: tasks, loops, processes; and a bound on what all of them hold in memory."""
+"""Many tasks, loops and processes at once; and a limit on the memory of all of them."""
 
 from __future__ import annotations
 

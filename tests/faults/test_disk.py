@@ -1,4 +1,4 @@
-"""The local disk takes no more, or is not what it should be."""
+"""The local disk is full, or is not what it should be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process is killed (SIGKILL) at a random moment: what others see is whole, or is not there.
+"""The process is killed (SIGKILL) at a random moment: others see a complete file or object, or none.
 
 How often is set by ``LSST_LFA_KILLS``.
 """

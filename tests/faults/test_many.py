@@ -1,4 +1,4 @@
-"""Copies, many deletions and folders, through everything that can go wrong on the way."""
+"""Copies, many deletions and folders, through everything that can go wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the caller gave to be uploaded is the caller's own again as soon as `upload` has returned or raised."""
+"""The caller may use its memory again as soon as `upload` has returned or raised."""
 
 from __future__ import annotations
 

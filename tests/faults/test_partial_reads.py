@@ -1,4 +1,4 @@
-"""Parts of an object, through everything that can go wrong on the way."""
+"""Reading parts of an object, through everything that can go wrong."""
 
 from __future__ import annotations
 

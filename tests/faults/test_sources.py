@@ -1,4 +1,4 @@
-"""What is uploaded changes, fails or misbehaves while it is read."""
+"""Sources that change, fail or misbehave while they are read."""
 
 from __future__ import annotations
 

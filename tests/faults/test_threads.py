@@ -1,4 +1,4 @@
-"""Threads: the user's are not waited for, and ours leave nothing open, write into nobody's file and hold nobody up."""
+"""Threads: the user's are not waited for; ours leave nothing open, write into no other file, and delay nobody."""
 
 from __future__ import annotations
 

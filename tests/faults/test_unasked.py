@@ -1,4 +1,4 @@
-"""What a server sends unasked is nobody's response."""
+"""Data that a server sends unasked are not taken for a response."""
 
 from __future__ import annotations
 

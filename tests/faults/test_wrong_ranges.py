@@ -1,4 +1,4 @@
-"""Responses to ranges that are not what they say: the right bytes come of them, or an error of ours."""
+"""Responses to range requests that are not what they claim: they end with the right bytes, or an error of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bit that flips on its way never goes unnoticed.
+"""A bit that flips in transit never goes unnoticed.
 
 Over https it flips behind a proxy that ends TLS, on the way to the server. Where TLS protects the bytes, it breaks the
 connection.

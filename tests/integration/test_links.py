@@ -1,4 +1,4 @@
-"""An object by its URL: as an event tells it, or presigned."""
+"""An object by its URL, from an event or presigned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever the server refuses has its own class, and says what is wrong and what helps."""
+"""Every refusal of the server has its own error class, which says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def _list(bucket: AsyncS3Bucket) -> list[object]:
 
 
 def verbs(bucket: AsyncS3Bucket, folder: Path) -> dict[str, Coroutine[Any, Any, object]]:
-    """Return every verb that asks the server for something, on a key called "key"."""
+    """Return every operation that sends a request, on a key called "key"."""
     return {
         "upload": bucket.upload(b"x", "key"),
         "upload in parts": bucket.upload(sample(17 * MiB), "key"),

@@ -1,4 +1,4 @@
-"""What goes up comes down, byte for byte, by every verb."""
+"""Uploaded data come back byte for byte, by every operation."""
 
 from __future__ import annotations
 

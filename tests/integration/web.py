@@ -1,4 +1,4 @@
-"""What anybody can do with a URL, without S3."""
+"""What anyone can do with a URL, without S3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every verb, as a type checker sees it: strict mypy and pyright have nothing to say about this file."""
+"""Every operation, as a type checker sees it: strict mypy and pyright find nothing to report in this file."""
 
 from __future__ import annotations
 

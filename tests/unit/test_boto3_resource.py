@@ -1,4 +1,4 @@
-"""boto3's resource, made when it is needed; copies of sessions and buckets."""
+"""boto3's resource, created when it is needed; copies of sessions and buckets."""
 
 from __future__ import annotations
 

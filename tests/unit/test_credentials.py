@@ -1,4 +1,4 @@
-"""Credentials that cannot be had, or sent, are one error of ours, as soon as a client is opened."""
+"""Credentials that cannot be obtained, or sent, raise one error of ours, as soon as a client is opened."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads: what a server says of ranges, and that nothing passes for an empty object but an empty one."""
+"""Downloads: what a server says about ranges, and that only an empty object passes for an empty one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders up and down."""
+"""Uploads and downloads of folders."""
 
 from __future__ import annotations
 

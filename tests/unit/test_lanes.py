@@ -1,4 +1,4 @@
-"""Lanes: a semaphore whose size follows the line."""
+"""Lanes: a semaphore whose size adapts to the throughput."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests and responses with thousands of items: the same as botocore's, without holding the loop."""
+"""Requests and responses with thousands of items: the same as botocore's, without blocking the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of an event loop ends when it is told to, whoever tells it, and whoever still uses it."""
+"""The client of an event loop is closed when asked to, whoever asks, and whoever still uses it."""
 
 from __future__ import annotations
 

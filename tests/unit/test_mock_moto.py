@@ -1,4 +1,4 @@
-"""What the mock S3 server takes from moto's inside: isolation, a deaf ear for the environment, names that may go."""
+"""What the mock S3 server uses of moto's internals: isolation, no environment, names that may disappear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is stored beside an object's bytes."""
+"""What is stored with an object's data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server sees of each verb: which requests, in what form, and how many."""
+"""What a server sees of each operation: which requests, in what form, and how many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that move no data."""
+"""Requests that transfer no data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The public names: loaded when they are asked for, and the same ones however they are reached."""
+"""The public names: loaded when they are accessed, and the same however they are reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One range of an object, also when a part of it is given to another request meanwhile."""
+"""One range of an object, also when a part of it is given to another request."""
 
 from __future__ import annotations
 

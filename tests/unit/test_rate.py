@@ -1,4 +1,4 @@
-"""A limit for bytes per second, shared by all transfers of a session."""
+"""A limit on the bytes per second, shared by all transfers of a session."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of an object: by range, by a reader that can seek, by a stream."""
+"""Parts of an object: by range, with a seekable reader, as a stream."""
 
 from __future__ import annotations
 

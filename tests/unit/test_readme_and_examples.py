@@ -1,4 +1,4 @@
-"""The README's blocks, the guides and the examples run as they are; what they say of the code is so."""
+"""The README's blocks, the guides and the examples run as they are; what they say about the code is true."""
 
 from __future__ import annotations
 

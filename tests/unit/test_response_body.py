@@ -1,4 +1,4 @@
-"""Bodies are received in place, by whatever loop, with TLS and without."""
+"""Bodies are received in place, on every kind of event loop, with TLS and without."""
 
 from __future__ import annotations
 

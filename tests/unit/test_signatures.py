@@ -1,4 +1,4 @@
-"""Signatures found in any spelling, and what they tell of themselves."""
+"""Signatures in any spelling are found, and what they contain is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The map of sites, and where it comes from."""
+"""The table of sites, and where it comes from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sources: what is read from them stays what it was, whatever they do with their memory afterwards."""
+"""Sources: data that were read do not change, whatever a source does with its memory afterwards."""
 
 from __future__ import annotations
 

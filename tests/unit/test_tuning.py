@@ -1,4 +1,4 @@
-"""How many requests at a time: decided on lines that are made of arithmetic."""
+"""The number of parallel requests, decided on simulated networks."""
 
 from __future__ import annotations
 

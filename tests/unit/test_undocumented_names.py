@@ -1,4 +1,4 @@
-"""Names that other packages do not document: where a release has one no more, all goes on, if more slowly."""
+"""Undocumented names of other packages: if one is missing, everything still works, if more slowly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads: the last part, what is proven by which ETag, and that cleaning up waits for nobody."""
+"""Uploads: the last part, what each ETag proves, and that clean-up waits for nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs of every kind, taken apart; and what no message shows of them."""
+"""URLs of every kind are parsed; and no message shows their secrets."""
 
 from __future__ import annotations
 
