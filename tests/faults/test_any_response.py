@@ -1,4 +1,4 @@
-"""Whatever a server sends, each operation soon returns the right data or raises our error, and leaves nothing behind."""
+"""Whatever a server sends, every operation soon returns the right data or raises an LfaError; nothing is left."""
 
 from __future__ import annotations
 
