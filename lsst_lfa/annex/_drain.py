@@ -12,11 +12,11 @@ from lsst_lfa._transfer.concurrency import task_group
 from lsst_lfa.errors import LfaError
 
 from ._decisions import Pace, Step, concerns_all, next_step
+from ._delivery import DamagedError, OlderError, deliver
 from ._hourly_log import HourlyLog
 from ._large_file import large_file
 from ._queue import SendQueue, Waiting
-from ._reading import Digest, hash_file, open_reading
-from ._sending import KeyLocks, Sending
+from ._sending import KeyLocks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,14 +40,6 @@ _TURN: Final = 250
 
 class _LaterError(Exception):
     """The file must wait, because its event comes first."""
-
-
-class _OlderError(Exception):
-    """Not now: it replaces a file that waits still."""
-
-
-class _DamagedError(Exception):
-    """The file is not the one that was published."""
 
 
 class Drain:
@@ -303,12 +295,12 @@ class Drain:
             self._failed(waiting, error)
         except FileNotFoundError as error:
             await self._abandon(waiting, error if entry is not None else None)
-        except (ValueError, _DamagedError) as error:
+        except (ValueError, DamagedError) as error:
             await self._abandon(waiting, error)
         except _LaterError:
             self._unannounced.add(waiting)
             self._event_news.set()
-        except _OlderError:
+        except OlderError:
             self._postpone(waiting, self._pace.busy)
         except OSError as error:
             self.hourly.warning("disk", "cannot process %s; it will be tried again later: %s", waiting.sidecar, error)
@@ -340,33 +332,14 @@ class Drain:
                 return
 
     async def _send(self, entry: Entry, waiting: Waiting) -> None:
+        assert self._spool is not None  # noqa: S101 - for the type checker
         record = entry.record
-        if record.if_exists == "overwrite" and set(await entry.older()) - self._abandoned:
-            raise _OlderError
-        expected = Digest(record.byte_size, record.check_sum)
-        if await hash_file(entry.payload) != expected:
-            msg = f"{entry.payload} is not what was published: it should have {expected.size} bytes, MD5 {expected.md5}"
-            raise _DamagedError(msg)
-
-        async def digest() -> Digest:
-            return expected
-
-        # The caller that published it with "error" can no longer be told.
-        if_exists = "keep" if record.if_exists == "error" else record.if_exists
-        sending = Sending(
-            self._bucket,
-            self.locks,
-            record.asked or record.key,
-            record.key,
-            if_exists=if_exists,
-            mime_type=record.mime_type,
-        )
-        await sending.send(await open_reading(entry.payload, spooled=True), digest)
+        key = await deliver(self._bucket, self._spool, self.locks, entry)
         self._queue.worked()
-        if sending.key != record.key:
-            log.warning("s3://%s/%s holds different data: the new file is %s", record.bucket, record.key, sending.key)
-            await entry.note(stored=True, key=sending.key, announced=False, sync=True)
-            if waiting.ticket is None and record.component == self._component:
+        if key != record.key:
+            log.warning("s3://%s/%s has other bytes: the new ones are %s", record.bucket, record.key, key)
+            await entry.note(stored=True, key=key, announced=False, sync=True)
+            if (waiting.ticket is None or waiting.ticket.over) and record.component == self._component:
                 waiting.ticket = self._announcer.enter(self._next_sequence(), record.announce)
         else:
             await entry.note(stored=True, sync=record.to_announce)

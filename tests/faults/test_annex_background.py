@@ -17,6 +17,7 @@ from .annex_harness import DOWN, HANGS, QUICK, play, until
 from .harness import BUCKET
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 
@@ -194,7 +195,7 @@ async def test_taking_in_what_older_code_left(tmp_path: Path, caplog: pytest.Log
         assert await it.annex.adopt(announce=True) == 1
         assert await it.annex.wait_stored(10)
         assert [each["byteSize"] for each in it.topic.written] == [4]
-        with pytest.raises(ValueError, match="no spool"):
+        with pytest.raises(ValueError, match="needs a spool"):
             await it.another(spool=None).adopt()
 
 
@@ -224,17 +225,24 @@ async def test_closing_while_it_starts(tmp_path: Path) -> None:
 
 
 async def test_publishing_while_it_is_closed(tmp_path: Path) -> None:
-    """What is published then waits for the end, and starts again: nothing is left to nobody."""
-    async with play(tmp_path, replace(QUICK, stall_timeout=20), upload_timeout=30) as it:
+    """What is published then waits for the end, and starts again: no file is left to nobody."""
+    read_on = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"1"
+        await read_on.wait()
+
+    async with play(tmp_path, replace(QUICK, stall_timeout=20), upload_timeout=5) as it:
         it.server.script(HANGS)
-        first = asyncio.ensure_future(it.annex.publish(b"1", generator="image", key="1", id="1"))
+        first = asyncio.ensure_future(it.annex.publish(slow(), generator="image", key="1", id="1"))
         await until(lambda: bool(it.server.seen))
         closing = [asyncio.ensure_future(it.annex.aclose()) for _ in range(2)]
         await asyncio.sleep(0)
-        second = asyncio.ensure_future(it.annex.publish(b"2", generator="image", key="2", id="2"))
-        await asyncio.gather(first, *closing)
         it.server.script()
-        await second
+        second = asyncio.ensure_future(it.annex.publish(b"2", generator="image", key="2", id="2"))
+        await asyncio.sleep(0.1)
+        read_on.set()
+        await asyncio.gather(first, second, *closing)
         assert await it.annex.wait_stored(10)
         assert it.topic.ids == ["1", "2"]
         it.check(2)

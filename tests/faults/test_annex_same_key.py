@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from . import Fault, ReceiveSlowly, Silence, Status
-from .annex_harness import DATE, DOWN, KEY, play, url
+from .annex_harness import BRISK, DATE, DOWN, KEY, play, url
 from .harness import BUCKET, LARGE
 
 if TYPE_CHECKING:
@@ -149,16 +150,34 @@ async def test_who_may_not_list_the_bucket_publishes_all_the_same(tmp_path: Path
         assert (await it.annex.publish(b"new", generator="image", key="k")).stored
 
 
-async def test_what_replaces_a_file_that_waits_comes_after_it(tmp_path: Path) -> None:
-    """Also if the older one is refused once more, and the newer one would be sent first."""
+async def test_what_was_replaced_does_not_come_back(tmp_path: Path) -> None:
+    """Where the oldest is refused by itself, and would be sent once more after the newest."""
     async with play(tmp_path) as it:
         it.server.script(DOWN)
         for version in range(4):
             data = b"%d" % version * (5_000_000 if version == 2 else 10)
             await it.annex.publish(data, generator="image", key="k.fits", id=f"{version}", if_exists="overwrite")
         await it.annex.aclose()
-        it.server.script(Fault("*", Status(500, "InternalError"), nth=1, times=2))
+        it.server.script(Fault("PutObject", Status(413, "EntityTooLarge"), nth=1))
         it.annex = it.another()
+        it.annex._pace = replace(BRISK, rescan=0.2)
         assert await it.annex.wait_stored(10)
         assert it.object("k.fits") == b"3" * 10
+        assert it.topic.ids == ["0", "1", "2", "3"]
+        assert it.files() == []
+
+
+async def test_a_taken_key_is_told_also_of_a_file_that_was_left_unannounced(tmp_path: Path) -> None:
+    async with play(tmp_path) as it:
+        it.server.put(BUCKET, KEY, b"old")
+        it.server.script(DOWN)
+        it.topic.failing = [ValueError("no broker")] * 50
+        await it.annex.publish(b"new", generator="image", date=DATE, id="1")
+        await it.annex.aclose()
+        it.topic.failing.clear()
+        it.server.script()
+        it.annex = it.another()
+        assert await it.annex.wait_stored(10)
+        assert it.object(KEY.replace(".fits", "_r1.fits")) == b"new"
+        assert it.topic.written[-1]["url"] == url(it.server, KEY.replace(".fits", "_r1.fits"))
         assert it.files() == []
