@@ -67,6 +67,8 @@ def plan(urls: Sequence[ObjectUrl | PresignedUrl | FileUrl], path: str | None, *
     click.UsageError
         If one has no name, or several the same.
     """
+    if path == "-":
+        raise click.UsageError("cat writes to the standard output; for a file of this name, give ./-")
     inside = path is None or path.endswith("/") or Path(path).is_dir()
     if not inside and len(urls) > 1:
         raise click.UsageError('several files need a folder: end its PATH with "/"')

@@ -155,6 +155,7 @@ def test_nothing_is_replaced_if_that_is_not_wanted(lfa: Shell, place: str, folde
         ("get", "s3://test/p/"),
         ("get", "s3://test/a", "s3://test/p/a"),
         ("get", "s3://test/a", "s3://test/b", "-o", "file"),
+        ("get", "s3://test/a", "-o", "-"),
         ("get", "-r", "file:///tmp/"),
         ("get", "ftp://host/a/b"),
         ("get", "s3://test/a", "--wait", "-1"),
