@@ -1,9 +1,9 @@
-"""The command line, ``lsst-lfa``: the verbs for those who write no Python.
+"""The command line, ``lsst-lfa``.
 
-`main` begins it; `group` knows the commands; `command` makes one of a coroutine
-function, and `runner` runs it and tells what became of it. A command's module
-is loaded for its ``--help`` too, so that it imports nothing that takes time:
-what it runs does.
+`main` starts it; `group` knows the commands; `command` creates one from a
+coroutine function, and `runner` runs it and reports the outcome. A command's
+module is also loaded for its ``--help``, so it imports nothing that takes
+time; the module that does the work does.
 """
 
 from __future__ import annotations

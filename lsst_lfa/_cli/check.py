@@ -1,4 +1,4 @@
-"""``check``: is the annex up, and if not, what is wrong with it."""
+"""``check``: whether the service works, and if not, what is wrong."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["check"]
 _STYLES = {"OK": "green", "failed": "bold red", "not tried": "dim"}
 
 
-@command(short_help="Check that the service works, and tell how to mend it.")
+@command(short_help="Check that the service works, and say how to fix it.")
 @click.argument("target", metavar="[s3://BUCKET]", required=False)
-@click.option("--write", is_flag=True, help="Write a small object too, read it back, and delete it.")
+@click.option("--write", is_flag=True, help="Also write a small object, read it back, and delete it.")
 @add_options(TARGET_OPTIONS)
 @json_option
 async def check(
@@ -34,10 +34,11 @@ async def check(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """Check the service, a line for each thing: whether it works, and the cure.
+    """Check the service; each line says whether one thing works, and how to fix it.
 
-    Without a bucket it is that of the site's annex. The exit code is that of
-    the worst: 2 a setting is wrong, 3 no such bucket, 4 refused, 5 unreachable.
+    By default this checks the bucket of the site's annex. The exit code is
+    that of the worst line: 2 a setting is wrong, 3 no such bucket, 4 refused,
+    5 unreachable.
     """
     from .checks import run_checks, worst
     from .runner import ToldError

@@ -1,4 +1,4 @@
-"""The checks of a service, one after another: each goes on from what the ones before have found."""
+"""The checks of a service, one after another: each builds on what the ones before have found."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Finding:
     state : {"OK", "failed", "not tried"}
         The outcome.
     message : `str`
-        What there is to say: of a failure the cause and the cure.
+        The details: for a failure, the cause and the remedy.
     error : `Exception` or `None`
         Of a failure, for the exit code.
     seconds : `float` or `None`
@@ -89,7 +89,7 @@ def _skipped(name: str, why: str) -> Finding:
 
 
 async def run_checks(places: Places, target: str | None, *, write: bool) -> AsyncGenerator[Finding, None]:
-    """Check everything, in the order in which it matters; each goes on from what those before have found."""
+    """Check everything in order of importance; each check builds on what the ones before have found."""
     try:
         url = await in_thread(_locate, places, target)
         session = make_session(url, anonymous=False, config=_CONFIG, connect_timeout=3.0)
@@ -101,7 +101,7 @@ async def run_checks(places: Places, target: str | None, *, write: bool) -> Asyn
             yield _skipped(name, "the endpoint is not known")
         return
     async with aclosing(session):
-        yield _ok("endpoint", named or "AWS's own: no --site, LSST_SITE or S3_ENDPOINT_URL names another")
+        yield _ok("endpoint", named or "AWS: neither --site, LSST_SITE nor S3_ENDPOINT_URL is set")
         up = True
         async for finding in _check_network(endpoint, url.bucket):
             up = up and finding.state != "failed"
@@ -111,7 +111,7 @@ async def run_checks(places: Places, target: str | None, *, write: bool) -> Asyn
 
 
 def _locate(places: Places, target: str | None) -> ObjectUrl:
-    """Tell which service and which bucket: by default that of the site's annex."""
+    """Return the service and the bucket, by default that of the site's annex."""
     if target is not None or places.bucket is not None:
         return places.prefix(target)
     name = places.site or os.environ.get("LSST_SITE", "").strip()
@@ -157,12 +157,12 @@ async def _check_tls(endpoint: Endpoint) -> Finding:
     if until is None:
         return _ok("TLS", version)
     days = (until - datetime.now(UTC)).days
-    soon = f", in {days} days: have it renewed" if days < _SOON else ""
+    soon = f", in {days} days: renew it" if days < _SOON else ""
     return _ok("TLS", f"{version}, the certificate is valid until {until:%Y-%m-%d}{soon}")
 
 
 def clock(skew: float | None) -> Finding:
-    """Say what it means that this machine's clock is so many seconds ahead of the server's."""
+    """Return what it means that this machine's clock is so many seconds ahead of the server's."""
     if skew is None:
         return _skipped("clock", "the server does not tell its time")
     seconds = abs(skew)
@@ -192,7 +192,7 @@ async def _check_service(session: S3Session, url: ObjectUrl, *, up: bool, write:
 async def _check_bucket(session: S3Session, url: ObjectUrl, *, up: bool, write: bool) -> AsyncGenerator[Finding, None]:
     source = credential_source(os.environ, url.profile)
     if not up or not url.bucket:
-        why = "what comes before failed" if not up else "name a bucket, or a site"
+        why = "an earlier check failed" if not up else "name a bucket, or a site"
         yield _ok("credentials", f"found {source}; not tried at the server")
         yield _skipped("bucket", why)
         yield _skipped("write", why)
@@ -240,7 +240,7 @@ async def _write(bucket: S3Bucket) -> Finding:
     except errors.LfaError as error:
         return _failed("write", error)
     if back != data:
-        text = f"s3://{bucket.name}/{key}: what was read is not what was written. Do not use this service."
+        text = f"s3://{bucket.name}/{key}: the data read differ from those written. Do not use this service."
         return Finding("write", "failed", text, errors.IntegrityError(text))
     seconds = time.monotonic() - begun
     return _ok("write", f"{_SIZE} bytes written, read back and deleted in {_ms(seconds)}", seconds)
@@ -253,7 +253,7 @@ async def _delete(bucket: S3Bucket, key: str) -> None:
 
 
 def credential_source(environ: Mapping[str, str], profile: str | None) -> str:
-    """Say where credentials were found: not which they are."""
+    """Return where credentials were found, but not what they are."""
     if profile is not None:
         return f"by the profile {profile}"
     if environ.get("AWS_ACCESS_KEY_ID"):

@@ -1,4 +1,4 @@
-"""Making commands of coroutine functions, and the options that they share."""
+"""Creates commands from coroutine functions, with the options that they share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["TARGET_OPTIONS", "add_options", "command", "json_option", "message_o
 _META = "lsst_lfa.messages"
 
 TARGET_OPTIONS: Sequence[_Decorator] = (
-    click.option("--site", metavar="SITE", help="The site whose service it is."),
-    click.option("--bucket", metavar="BUCKET", help="The bucket of what is given as a key, not as a URL."),
-    click.option("--profile", metavar="NAME", help="A profile in AWS's configuration files."),
+    click.option("--site", metavar="SITE", help="The site whose service to use."),
+    click.option("--bucket", metavar="BUCKET", help="The bucket, if the target is a key, not a URL."),
+    click.option("--profile", metavar="NAME", help="A profile in the AWS configuration files."),
 )
 """Where a target is: for `add_options`. The command takes ``site``, ``bucket`` and ``profile``."""
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Write a line of JSON for each item.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each item.")
 """For machines: the command takes ``as_json``."""
 
 
@@ -71,8 +71,8 @@ def message_options() -> list[click.Parameter]:
         return click.Option(names, expose_value=False, callback=_remember, **settings)
 
     return [
-        make("-q", "--quiet", is_flag=True, help="Say nothing but errors."),
-        make("-v", "--verbose", count=True, help="Say more; twice: all."),
+        make("-q", "--quiet", is_flag=True, help="Print only errors."),
+        make("-v", "--verbose", count=True, help="Print more; twice: everything."),
         make("--debug", is_flag=True, help="Show the traceback of an error."),
     ]
 

@@ -71,7 +71,7 @@ def plan(urls: Sequence[ObjectUrl | PresignedUrl | FileUrl], path: str | None, *
         raise click.UsageError("cat writes to the standard output; for a file of this name, give ./-")
     inside = path is None or path.endswith("/") or Path(path).is_dir()
     if not inside and len(urls) > 1:
-        raise click.UsageError('several files need a folder: end its PATH with "/"')
+        raise click.UsageError('several files need a folder: end PATH with "/"')
     here = Path(path or "")
     downloads = [Download(url, here / _name(url, recursive=recursive) if inside else here) for url in urls]
     paths = [download.path for download in downloads]
@@ -89,7 +89,7 @@ def _name(url: ObjectUrl | PresignedUrl | FileUrl, *, recursive: bool) -> str:
     key = url.key if isinstance(url, ObjectUrl) else url.place[2]
     name = (key.rstrip("/") if recursive else key).rpartition("/")[2]
     if not name and not recursive:
-        msg = f"{key!r} is a folder: -r downloads what is in it"
+        msg = f"{key!r} is a folder: use -r to download its contents"
         raise click.UsageError(msg)
     return name
 

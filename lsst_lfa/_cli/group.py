@@ -53,11 +53,11 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(lsst_lfa.__version__, prog_name="lsst-lfa")
 def cli() -> None:
-    """Large files of the observatory, from a shell.
+    """Work with the observatory's large files.
 
-    A TARGET is any URL of an object (https://, s3://, presigned, file://), or a
-    key with --site and --bucket. Credentials come from the environment
-    or a profile, as for AWS's tools.
+    A TARGET is any URL of an object (https://, s3://, presigned, file://), or
+    a key with --site and --bucket. Credentials come from the environment or a
+    profile, as for the AWS tools.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable.
     """

@@ -24,7 +24,7 @@ __all__ = ["list_all"]
 async def list_all(
     output: Output, places: Places, *, target: str | None, long: bool, recursive: bool, as_json: bool
 ) -> None:
-    """Tell what a bucket has, while it is listed."""
+    """Print the contents of a bucket, while they are listed."""
     where = places.prefix(target)
     found = False
     async with Service() as service:

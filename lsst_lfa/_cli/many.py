@@ -1,4 +1,4 @@
-"""Many items, so many at a time: the failure of one does not stop the others, and is told at the end."""
+"""Many items, several in parallel: the failure of one does not stop the others, and is reported at the end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["for_each", "tell_failures"]
 
 T = TypeVar("T")
-# One of these says nothing of the other items.
+# These errors say nothing about the other items.
 _OF_ONE = (LfaError, OSError, ValueError, click.UsageError)
 
 
@@ -35,7 +35,8 @@ async def for_each(
     PartlyFailedError
         If some of several failed, after all were tried.
     Exception
-        What befell the only item, or would befall the others too.
+        The error of the only item, or one that would affect the others as
+        well.
     """
     failures: list[Exception] = []
     slots = asyncio.Semaphore(at_once)

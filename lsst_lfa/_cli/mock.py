@@ -17,13 +17,13 @@ __all__ = ["mock"]
 
 @command()
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="The port; by default one that is free.")
-@click.option("--bucket", "buckets", metavar="BUCKET", multiple=True, help="A bucket to make; by default: test.")
+@click.option("--bucket", "buckets", metavar="BUCKET", multiple=True, help="A bucket to create; by default: test.")
 @json_option
 async def mock(output: Output, *, port: int, buckets: tuple[str, ...], as_json: bool) -> None:
     """Run an S3 server for tests on this machine, until Ctrl-C.
 
-    It prints what to paste into another shell. It keeps all in memory, or in
-    temporary files without a name: nothing is left when it ends.
+    It prints the settings to paste into another shell. It keeps everything in
+    memory, or in temporary files without a name: nothing is left when it ends.
     """
     from lsst_lfa import MockS3Server
     from lsst_lfa._transfer.concurrency import in_thread

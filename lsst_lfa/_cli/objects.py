@@ -20,8 +20,8 @@ _targets = click.argument("targets", metavar="TARGET...", nargs=-1, required=Tru
 
 @command()
 @click.argument("target", required=False)
-@click.option("-l", "--long", is_flag=True, help="Tell sizes and times (UTC) as well.")
-@click.option("-r", "--recursive", is_flag=True, help="List what is in folders, too.")
+@click.option("-l", "--long", is_flag=True, help="Also show sizes and times (UTC).")
+@click.option("-r", "--recursive", is_flag=True, help="Also list the contents of folders.")
 @add_options(TARGET_OPTIONS)
 @json_option
 def ls(
@@ -29,8 +29,8 @@ def ls(
 ) -> Coroutine[Any, Any, None]:
     """List objects and folders.
 
-    TARGET is the URL of a bucket or of a folder, or the beginning of keys:
-    all that begin with it are listed.
+    TARGET is the URL of a bucket or of a folder, or a prefix: all keys that
+    begin with it are listed.
     """
     from .listing import list_all
     from .targets import Places
@@ -45,7 +45,7 @@ def ls(
 def stat(
     output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
 ) -> Coroutine[Any, Any, None]:
-    """Tell all that is known of objects, without their data."""
+    """Show the metadata of objects."""
     from .metadata import stat_all
     from .targets import Places
 
@@ -54,15 +54,15 @@ def stat(
 
 @command()
 @_targets
-@click.option("-r", "--recursive", is_flag=True, help="Delete folders, with all that is in them.")
-@click.option("-n", "--dry-run", is_flag=True, help="Only tell what would be deleted.")
+@click.option("-r", "--recursive", is_flag=True, help="Delete folders, with all their contents.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be deleted.")
 @add_options(TARGET_OPTIONS)
 def rm(
     output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
 ) -> Coroutine[Any, Any, None]:
     """Delete objects, or folders.
 
-    The keys are written, one on a line. A whole bucket is not a folder.
+    The keys are printed, one per line. A whole bucket is not a folder.
     """
     from .metadata import remove_all
     from .targets import Places
@@ -72,14 +72,20 @@ def rm(
 
 @command()
 @_targets
-@click.option("--expires", metavar="TIME", default="1h", show_default=True, help="For how long: 15m, 36h; at most 7d.")
+@click.option(
+    "--expires",
+    metavar="TIME",
+    default="1h",
+    show_default=True,
+    help="How long the URL is valid: 15m, 36h; at most 7d.",
+)
 @add_options(TARGET_OPTIONS)
 def share(
     output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
 ) -> Coroutine[Any, Any, None]:
-    """Write URLs with which anybody can fetch objects for a while.
+    """Print URLs with which anyone can download objects for a limited time.
 
-    A URL is as good as a password: give it to nobody else.
+    Such a URL is like a password: keep it to yourself and the recipient.
     """
     from .metadata import share_all
     from .targets import Places

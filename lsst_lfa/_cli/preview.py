@@ -25,8 +25,12 @@ _SUFFIXES = re.compile(r"(\.(fits?|fts|fz|gz))+$", re.IGNORECASE)
 
 @command(short_help="Show a picture of an image, or a plot of a spectrum.")
 @click.argument("target", metavar="TARGET|FILE")
-@click.option("-o", "--output", "path", metavar="PNG", type=click.Path(), help='Write it here; "-": stdout.')
-@click.option("--hdu", metavar="HDU", help="This one: a number, a name, or NAME,VERSION; else the first with an image.")
+@click.option(
+    "-o", "--output", "path", metavar="PNG", type=click.Path(), help='Write the PNG to this file; "-": stdout.'
+)
+@click.option(
+    "--hdu", metavar="HDU", help="The HDU: a number, a name, or NAME,VERSION; by default the first with an image."
+)
 @add_options(TARGET_OPTIONS)
 @json_option
 async def preview(
@@ -42,9 +46,9 @@ async def preview(
 ) -> None:
     """Show a picture of an image in a FITS file, or a plot of a spectrum.
 
-    Only the HDU that is shown is read. The gray scale is asinh's, between
-    ZScale's limits. In a terminal that shows pictures (kitty, Ghostty, iTerm2,
-    WezTerm) it is shown there; in another, or with --output, it is written as a PNG.
+    Only this HDU is read. The gray scale is asinh, between the limits of
+    ZScale. A terminal that supports pictures (kitty, Ghostty, iTerm2, WezTerm)
+    shows it; otherwise, or with --output, it is written as a PNG.
     """
     from .fits_files import hdu_row, open_fits, parse_hdu
     from .picturing import choose_hdu, draw_hdu

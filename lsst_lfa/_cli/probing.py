@@ -81,7 +81,7 @@ class Endpoint(NamedTuple):
         request = RequestInfo("check", "", None, self.url)
         found = translate_error(error, request)
         if found is None and isinstance(error, OSError):
-            hint = "Check S3_ENDPOINT_URL, the network, and that the service is up."
+            hint = "Check S3_ENDPOINT_URL and the network, and that the service is running."
             found = request.failed(errors.UnreachableError, f"no connection ({error})", hint, transient=True)
         if found is None:
             raise error
@@ -204,6 +204,4 @@ async def _require_plain(endpoint: Endpoint) -> None:
         return
     writer.close()
     request = RequestInfo("check", "", None, endpoint.url)
-    raise request.failed(
-        errors.ConfigurationError, "the server expects TLS", "Its URL begins with https://.", transient=False
-    )
+    raise request.failed(errors.ConfigurationError, "the server expects TLS", "Use an https:// URL.", transient=False)

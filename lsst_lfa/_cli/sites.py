@@ -1,4 +1,4 @@
-"""``sites``: which S3 service is where, and which one is meant here."""
+"""``sites``: where each S3 service is, and which one is used here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["sites"]
 async def sites(output: Output, *, as_json: bool) -> None:
     """List the observatory's sites; a star marks that of LSST_SITE.
 
-    More of them come from a TOML file that LSST_LFA_SITES names.
+    More sites come from the TOML file in LSST_LFA_SITES.
     """
     from dataclasses import asdict
 
@@ -56,4 +56,4 @@ def _say_what_counts(output: Output, here: str, known: set[str]) -> None:
 
         output.note(f"S3_ENDPOINT_URL is set, so without --site it is {clean_endpoint(endpoint)}")
     elif not here:
-        output.note("neither LSST_SITE nor S3_ENDPOINT_URL is set: give --site, or a URL with its service")
+        output.note("neither LSST_SITE nor S3_ENDPOINT_URL is set: pass --site, or a URL that names the service")

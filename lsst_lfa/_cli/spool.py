@@ -21,8 +21,8 @@ __all__ = ["spool"]
 
 _DIR = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 _SERVICE = (
-    click.option("--site", metavar="SITE", help="The site whose service it is."),
-    click.option("--profile", metavar="NAME", help="A profile in AWS's configuration files."),
+    click.option("--site", metavar="SITE", help="The site whose service to use."),
+    click.option("--profile", metavar="NAME", help="A profile in the AWS configuration files."),
 )
 _BUCKET = click.option("--bucket", metavar="BUCKET", help="Only the files of this bucket.")
 # What a drain does not end: it needs somebody to look at it.
@@ -31,10 +31,10 @@ _TROUBLE = frozenset({"lost", "damaged", "unreadable"})
 
 @click.group()
 def spool() -> None:
-    """Look at, send or take in files that wait on this machine.
+    """List, send or take over files that wait on this machine.
 
-    DIR is the folder of a LargeFileAnnex's spool: a file is at
-    DIR/BUCKET/KEY, and beside it is a sidecar that has what is known of it.
+    DIR is the folder of a LargeFileAnnex's spool: a file is at DIR/BUCKET/KEY,
+    and next to it is a sidecar that describes it.
     """
 
 
@@ -43,12 +43,13 @@ def spool() -> None:
 @_BUCKET
 @json_option
 async def list_(output: Output, *, folder: Path, bucket: str | None, as_json: bool) -> None:
-    """List what is in the folder, oldest first, and change nothing.
+    """List the files in the folder, oldest first; nothing is changed.
 
-    waiting: to be sent. busy: a process works on it. event due: S3 has it, and its component has
-    still to announce it. sent: its removal was interrupted. unfinished: it was never completely
-    written. lost: it is gone, and only its sidecar is there. damaged: its sidecar cannot be
-    understood. foreign: it has no sidecar; `spool adopt` takes it in.
+    waiting: to be sent. busy: a process is working on it. event due: S3 has
+    it, but its component has yet to announce it. sent: its removal was
+    interrupted. unfinished: it was never completely written. lost: it is gone,
+    and only its sidecar is there. damaged: its sidecar cannot be understood.
+    foreign: it has no sidecar; `spool adopt` takes it over.
     """
     found = await _survey(folder, bucket)
     if as_json:
@@ -69,11 +70,12 @@ async def list_(output: Output, *, folder: Path, bucket: str | None, as_json: bo
 async def drain(
     output: Output, *, folder: Path, bucket: str | None, site: str | None, profile: str | None, as_json: bool
 ) -> None:
-    """Send what waits, oldest first, as its component would, and remove it here when S3 has it.
+    """Send the waiting files, oldest first, as their component would, and remove them here when S3 has them.
 
-    It ends when nothing waits any more, or when S3 cannot be reached. Nothing
+    It ends when no file waits any more, or when S3 cannot be reached. Nothing
     is announced: files whose events are due stay listed until their component
-    has sent these. Files that a running component works on are left to it.
+    has sent the events. Files that a running component is working on are left
+    to it.
     """
     from .draining import drain_bucket
     from .runner import PartlyFailedError
@@ -107,11 +109,11 @@ async def drain(
 async def adopt(
     output: Output, *, folder: Path, bucket: str | None, source: Path | None, dry_run: bool, as_json: bool
 ) -> None:
-    """Take in files without a sidecar, as DIR/BUCKET/KEY, that older code left.
+    """Take over files without a sidecar, DIR/BUCKET/KEY, that older software left.
 
     They get sidecars, and `spool drain`, or the next start of a component with
-    this spool, sends them. They are not announced: they are older than what
-    was announced since.
+    this spool, sends them. They are not announced, because they are older than
+    files that have already been announced.
     """
     from .draining import adopt_bucket
     from .runner import PartlyFailedError
@@ -119,13 +121,13 @@ async def adopt(
     foreign = [kept for kept in await _survey(source or folder, bucket) if kept.state == "foreign"]
     _show_foreign(output, foreign, as_json=as_json)
     if dry_run or not foreign:
-        output.note(f"{len(foreign)} would be taken in" if dry_run else "there is nothing to take in")
+        output.note(f"{len(foreign)} would be taken over" if dry_run else "there is nothing to take over")
         return
     buckets = dict.fromkeys(kept.bucket for kept in foreign)
     count = sum([await adopt_bucket(output, folder, name, source) for name in buckets])
-    output.note(f"{count} of {len(foreign)} were taken in; `lsst-lfa spool drain {folder}` sends them")
+    output.note(f"{count} of {len(foreign)} were taken over; `lsst-lfa spool drain {folder}` sends them")
     if count < len(foreign):
-        raise PartlyFailedError([OSError("some were not taken in")])
+        raise PartlyFailedError([OSError("some were not taken over")])
 
 
 def _show_foreign(output: Output, foreign: Sequence[Kept], *, as_json: bool) -> None:

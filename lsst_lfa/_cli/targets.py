@@ -78,14 +78,14 @@ class Places:
 
     def _bucket(self, key: str) -> str:
         if self.bucket is None:
-            what = f"{key!r} is not a URL: to use it as a key, give --bucket" if key else "give a URL or --bucket"
+            what = f"{key!r} is not a URL: to use it as a key, pass --bucket" if key else "pass a URL or --bucket"
             raise click.UsageError(what)
         return check_bucket(self.bucket)
 
     def _located(self, url: ObjectUrl) -> ObjectUrl:
         if url.endpoint is not None or url.profile is not None:
             if self.site is not None:
-                raise click.UsageError("the URL names its service: give either such a URL, or --site")
+                raise click.UsageError("the URL names its service: pass either such a URL, or --site")
             return url if url.profile is not None else replace(url, profile=self.profile)
         return replace(url, endpoint=self.endpoint_url(), profile=self.profile)
 

@@ -1,4 +1,4 @@
-"""``put``, ``get`` and ``cat``: objects up and down."""
+"""``put``, ``get`` and ``cat``: uploads and downloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ __all__ = ["cat", "get", "put"]
 
 _targets = click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
 _wait = click.option(
-    "--wait", metavar="SECONDS", type=click.FloatRange(min=0), default=0.0, help="Wait for what is not there yet."
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Wait for an object that does not exist yet.",
 )
 
 
@@ -25,7 +29,7 @@ _wait = click.option(
 @click.argument("paths", metavar="FILE|FOLDER... [DESTINATION]", nargs=-1, required=True)
 @click.option("--key", metavar="KEY", help='With --bucket: the key; one that ends with "/" is a folder.')
 @click.option("--if-none-match", is_flag=True, help="Never replace an object.")
-@click.option("--content-type", metavar="TYPE", help="The MIME type to store; by default by the name.")
+@click.option("--content-type", metavar="TYPE", help="The MIME type to store; by default guessed from the name.")
 @add_options(TARGET_OPTIONS)
 @json_option
 def put(
@@ -33,12 +37,12 @@ def put(
 ) -> Coroutine[Any, Any, None]:
     """Upload files and folders.
 
-    DESTINATION is the URL of a folder, s3://bucket/folder/, in which files keep
-    their names, or of an object, s3://bucket/key. Instead of it, --bucket and
-    --key name the same. "-" is the standard input.
+    DESTINATION is the URL of a folder, s3://bucket/folder/, in which files
+    keep their names, or of an object, s3://bucket/key. --bucket and --key do
+    the same. "-" is the standard input.
 
-    The URL of each object is written, one on a line. Of a folder, files that are
-    in the bucket already are skipped.
+    The URL of each object is printed, one per line. When a folder is uploaded,
+    files that are already in the bucket are skipped.
     """
     from .targets import Places
     from .uploading import upload_all
@@ -48,8 +52,8 @@ def put(
 
 @command()
 @_targets
-@click.option("-o", "--output", "path", metavar="PATH", help='The file; or the folder, if there is one, or with "/".')
-@click.option("-r", "--recursive", is_flag=True, help="Download folders, with all that is in them.")
+@click.option("-o", "--output", "path", metavar="PATH", help='The file; or a folder, if it exists or ends with "/".')
+@click.option("-r", "--recursive", is_flag=True, help="Download folders, with all their contents.")
 @_wait
 @add_options(TARGET_OPTIONS)
 @json_option
@@ -58,10 +62,9 @@ def get(
 ) -> Coroutine[Any, Any, None]:
     """Download objects to files.
 
-    A file is there whole or not at all; one that is equal already is
-    skipped, a different one replaced. By default files go to the current
-    folder, under the last part of their keys. The paths are written, one on a
-    line.
+    A file is either complete or absent; an equal one is skipped, a different
+    one replaced. By default files go to the current folder, under the last
+    part of their keys. The paths are printed, one per line.
     """
     from .downloading import download_all
     from .targets import Places

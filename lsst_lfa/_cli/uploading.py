@@ -67,7 +67,7 @@ def plan(paths: Sequence[str], key: str) -> Uploads:
         raise click.UsageError('several files need a folder as their destination: end it with "/"')
     if _STDIN in paths:
         if inside or len(paths) > 1:
-            raise click.UsageError("the standard input goes up alone, and needs a key")
+            raise click.UsageError("the standard input must be the only source, and needs a key")
         return Uploads(files=[], folders=[], stdin=key)
     files, folders = [], []
     for path in map(Path, paths):
@@ -89,9 +89,9 @@ def destination(places: Places, paths: Sequence[str], key: str | None) -> tuple[
     if not is_url(paths[-1]):
         return places.prefix(key), paths
     if key is not None or places.bucket is not None:
-        raise click.UsageError("give either the URL of the destination, or --bucket and --key")
+        raise click.UsageError("pass either the URL of the destination, or --bucket and --key")
     if len(paths) == 1:
-        raise click.UsageError("give files to upload before the destination")
+        raise click.UsageError("pass files to upload before the destination")
     return places.prefix(paths[-1]), paths[:-1]
 
 

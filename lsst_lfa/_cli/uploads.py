@@ -1,4 +1,4 @@
-"""``uploads``: multipart uploads that were begun and never ended."""
+"""``uploads``: unfinished multipart uploads."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _PREFIX = click.argument("target", metavar="[s3://BUCKET[/PREFIX]]", required=Fa
 
 @click.group()
 def uploads() -> None:
-    """List or abort multipart uploads that were begun and never ended.
+    """List or abort unfinished multipart uploads.
 
-    A process that is killed leaves them. Their parts take up space, and no
-    listing of objects shows them.
+    A process that is killed leaves these behind. Their parts take up space,
+    and no listing of objects shows them.
     """
 
 
 @command(name="list")
 @_PREFIX
-@click.option("--older-than", "age", metavar="AGE", default="0s", help="Only those begun so long ago: 7d, 36h.")
+@click.option("--older-than", "age", metavar="AGE", default="0s", help="Minimum age: 7d, 36h.")
 @add_options(TARGET_OPTIONS)
 @json_option
 async def list_(
@@ -45,7 +45,7 @@ async def list_(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """List them, with those that are under way at this moment."""
+    """List them, including those that are in progress."""
     from .durations import parse_duration
     from .targets import Places, Service
 
@@ -57,7 +57,13 @@ async def list_(
 
 @command()
 @_PREFIX
-@click.option("--older-than", "age", metavar="AGE", required=True, help="More than any upload takes: 7d, 36h.")
+@click.option(
+    "--older-than",
+    "age",
+    metavar="AGE",
+    required=True,
+    help="Minimum age, more than your longest upload takes: 7d, 36h.",
+)
 @click.option("--dry-run", is_flag=True, help="Only list them.")
 @add_options(TARGET_OPTIONS)
 @json_option
@@ -72,9 +78,9 @@ async def abort(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """Abort those that were begun long ago, and free the space of their parts.
+    """Abort old ones, and free the space of their parts.
 
-    Hazard: one that is still under way fails, if it was begun before.
+    Warning: an upload that is still in progress fails if it is older.
     """
     from .durations import parse_duration
     from .targets import Places, Service

@@ -82,7 +82,7 @@ def test_an_url_without_tls_is_told(shell: Shell, service: Service, name: str, m
     monkeypatch.setenv("S3_ENDPOINT_URL", service.endpoint_url.replace("https:", "http:"))
     ran = shell("check", f"s3://{name}", "--json")
     assert ran.code == 2
-    assert "the server expects TLS. Its URL begins with https://" in ran.out
+    assert "the server expects TLS. Use an https://" in ran.out
 
 
 def test_what_waits_in_a_spool_is_sent(shell: Shell, service: Service, name: str, tmp_path: Path) -> None:

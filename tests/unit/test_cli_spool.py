@@ -1,4 +1,4 @@
-"""`spool`: what waits on this machine is listed, sent, and taken in; a look changes nothing."""
+"""`spool`: what waits on this machine is listed, sent, and taken over; a look changes nothing."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_files_of_older_code_are_taken_in_and_sent(shell: Shell, tmp_path: Path,
     assert everything(tmp_path / "old") == before
     ran = shell("-v", "spool", "adopt", tmp_path / "old")
     assert ran.code == 1
-    assert "1 of 2 were taken in" in ran.err
+    assert "1 of 2 were taken over" in ran.err
     assert "Not a bucket is left alone" in ran.err
     assert shell("spool", "drain", tmp_path / "old").code == 0
     assert stored(server) == {"GC/image.fits": b"data"}
