@@ -73,7 +73,7 @@ async def remove_all(output: Output, places: Places, *, targets: Sequence[str], 
     urls = [places.prefix(target) if recursive else places.object(target) for target in targets]
     for url in urls:
         if not url.key.strip("/"):
-            msg = f"this would delete everything in bucket {url.bucket} has: name a folder"
+            msg = f"this would delete everything in bucket {url.bucket}: name a folder"
             raise click.UsageError(msg)
     remove = _remove_folder if recursive else _remove
     async with Service(anonymous=False) as service:
