@@ -343,7 +343,10 @@ class Publication:
             await self._settle_entry(self._entry)
         if self._sink is not None:
             # Releasing a large file's blocks takes the disk a while, and happens when the last descriptor is closed.
-            self._publisher.leave(asyncio.ensure_future(self._sink.file.discard()))
+            closing = asyncio.ensure_future(self._sink.file.discard())
+            self._publisher.leave(closing)
+            if self._sink.error is not None:  # a full disk has its room back when this returns
+                await asyncio.wait({closing})
 
     async def _stop_tasks(self, *, wait_for_upload: bool) -> None:
         sending = self._tasks.pop("sending", None)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from itertools import dropwhile
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from lsst_lfa._transfer.concurrency import in_thread
 from lsst_lfa._transfer.etag import check_etag, parts_in
+from lsst_lfa._transfer.hashing import hash_views
 from lsst_lfa._transfer.responses import object_info
-from lsst_lfa.errors import IntegrityError, KeyExistsError, ServiceError, UnverifiableError
+from lsst_lfa.errors import IntegrityError, KeyExistsError, KeyNotFoundError, ServiceError, UnverifiableError
 from lsst_lfa.naming import revised_key
 
 from ._decisions import Found, judge
@@ -148,7 +150,23 @@ class Sending:
             await in_thread(check_etag, self.key, info.etag, info.size, part_size, reading.read)
         except (IntegrityError, UnverifiableError):
             return False
-        return True
+        return await self._can_be_read(digest)
+
+    async def _can_be_read(self, digest: Digest) -> bool:
+        """Whether all of an object's bytes come back, and are ours.
+
+        Its ETag alone is no proof: a gateway that hangs or dies while it
+        completes an upload that is aborted meanwhile (Ceph RGW 16) leaves an
+        object that HEAD describes as it should be, and whose parts are gone.
+        """
+        md5 = hashlib.md5(usedforsecurity=False)
+        try:
+            async with self._bucket.stream(self.key) as chunks:
+                async for chunk in chunks:
+                    await hash_views([memoryview(chunk)], md5)
+        except (KeyNotFoundError, IntegrityError):
+            return False
+        return md5.hexdigest() == digest.md5
 
     async def _put(self, reading: Reading) -> bool:
         """Send it; return whether that was done, and no other object was stored in between."""

@@ -29,6 +29,16 @@ async def test_the_same_bytes_again_are_a_success(tmp_path: Path) -> None:
         assert it.files() == []
 
 
+async def test_an_object_that_cannot_be_read_is_not_taken_for_a_success(tmp_path: Path) -> None:
+    """What HEAD tells of it is right; its parts are gone."""
+    async with play(tmp_path) as it:
+        await it.annex.publish(LARGE, generator="image", key="k.fits")
+        it.server.script(Fault("GetObject", Status(404, "NoSuchKey"), where=lambda seen: seen.key == "k.fits"))
+        file = await it.annex.publish(LARGE, generator="image", key="k.fits")
+        assert (file.key, file.stored) == ("k_r1.fits", True)
+        assert it.object("k_r1.fits") == LARGE
+
+
 async def test_other_bytes_get_a_key_of_their_own(tmp_path: Path) -> None:
     async with play(tmp_path) as it:
         for data in (b"one", b"two", b"three", b"two"):
