@@ -116,11 +116,11 @@ def test_every_block_is_in_a_language_that_is_tested_or_shown(page: Path) -> Non
     assert page.read_text().count("```") == 2 * found
 
 
-def test_the_guide_to_the_verbs_shows_each() -> None:
-    shown = "".join(blocks(ROOT / "examples" / "verbs.md", "python"))
-    verbs = "upload upload_fits head read download open stream fits_headers download_fits copy list delete_many"
-    for verb in (*verbs.split(), "upload_folder", "download_folder", "bucket_for", "download_url"):
-        assert f"{verb}(" in shown
+def test_the_guide_to_operations_shows_each() -> None:
+    shown = "".join(blocks(ROOT / "examples" / "operations.md", "python"))
+    names = "upload upload_fits head read download open stream fits_headers download_fits copy list delete_many"
+    for name in (*names.split(), "upload_folder", "download_folder", "bucket_for", "download_url"):
+        assert f"{name}(" in shown
 
 
 def test_ci_runs_the_commands_of_the_readme_and_of_contributing() -> None:
