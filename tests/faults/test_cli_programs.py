@@ -166,7 +166,7 @@ async def test_a_terminal_has_a_bar_with_colours_or_without(tmp_path: Path, larg
         code, shown = await program.on_terminal("put", large.name, "s3://test/")
         assert code == 0
         assert re.search(r"put large\.bin .*\d+%.*\d/21\.0 MB", shown), "part of the way"
-        assert f"{url}\r\n" in shown, "above the bar, on a line of its own"
+        assert f"\r\x1b[2K{url}\r\n" in shown, "above the bar, on a line of its own"
         assert re.search(r"lsst-lfa: 1 file, 21\.0 MB in \d+\.\d s \(\d+\.?\d* MB/s\)\r\n", shown)
         assert "\x1b[38;5" in shown or "\x1b[3" in shown, "colours"
         code, shown = await program.on_terminal("put", large.name, "s3://test/", env={"NO_COLOR": "1"})
