@@ -24,7 +24,7 @@ PERIOD = 0.02  # seconds: 50 Hz
 EXPOSURES = 10
 EXPOSURE = 8_000_000  # bytes
 
-# A process of its own, as a real server would be.
+# A separate process, like a real server.
 SERVER = """
 import sys, lsst_lfa
 with lsst_lfa.MockS3Server() as server:
@@ -47,7 +47,7 @@ class LargeFileObjectAvailable:
 
 
 class ToyCsc:
-    """A component that exposes."""
+    """A component that takes exposures."""
 
     def __init__(self, spool: Path) -> None:
         self.evt_largeFileObjectAvailable = LargeFileObjectAvailable()
@@ -57,7 +57,7 @@ class ToyCsc:
         self.annex: LargeFileAnnex | None = None
 
     async def start(self) -> None:
-        """Begin with the telemetry."""
+        """Start the telemetry."""
         self._background = asyncio.create_task(self.telemetry())
 
     async def configure(self, session: S3Session) -> None:
@@ -79,7 +79,7 @@ class ToyCsc:
         await self.annex.publish(image, generator="image", stem=image_name, id=image_name)
 
     async def telemetry(self) -> None:
-        """Wake up every 20 ms, and note by how much that was late."""
+        """Wake up every 20 ms, and note how late it was."""
         due = time.perf_counter()
         while True:
             due += PERIOD
@@ -87,7 +87,7 @@ class ToyCsc:
             self.lateness.append(time.perf_counter() - due)
 
     async def close_tasks(self) -> None:
-        """Stop all that runs."""
+        """Stop everything that runs."""
         if self.annex is not None:
             await self.annex.aclose()
         if self._background is not None:
@@ -95,7 +95,7 @@ class ToyCsc:
 
 
 async def disturb(server: Process) -> None:
-    """Stop the server, as if it hung, and let it go on; again and again."""
+    """Stop the server, as if it hung, and resume it, again and again."""
     while True:
         await asyncio.sleep(0.5)
         server.send_signal(signal.SIGSTOP)

@@ -1,7 +1,7 @@
-"""A telemetry loop at 50 Hz that goes on while exposures are uploaded.
+"""A telemetry loop at 50 Hz that keeps running while exposures are uploaded.
 
 Prints how late the telemetry was at worst, without and with uploads. The mock
-server is a process of its own, as a real server would be.
+server is a separate process, like a real server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ with lsst_lfa.MockS3Server() as server:
 
 
 async def telemetry(lateness: list[float]) -> None:
-    """Wake up every 20 ms, and note by how much that was late."""
+    """Wake up every 20 ms, and note how late it was."""
     due = time.perf_counter()
     while True:
         due += PERIOD
@@ -44,7 +44,7 @@ async def expose(bucket: AsyncS3Bucket) -> None:
 
 
 async def largest_jitter(work: Coroutine[None, None, None]) -> float:
-    """Return the largest lateness, in milliseconds, of the telemetry while ``work`` is done."""
+    """Return the largest lateness, in milliseconds, of the telemetry during ``work``."""
     lateness: list[float] = []
     async with asyncio.TaskGroup() as group:
         loop = group.create_task(telemetry(lateness))

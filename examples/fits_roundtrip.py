@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", nargs="?", type=Path, default=M13, metavar="FILE.fits", help="default: M13")
     parser.add_argument("--endpoint-url", help="a real S3 server; default: a mock in this process")
-    parser.add_argument("--bucket", help="a bucket there; default: made, with a name by the annex's rules")
+    parser.add_argument("--bucket", help="a bucket there; default: a new one, named by the annex's rules")
     parser.add_argument("--copies", type=int, default=1, metavar="N", help="N times the first HDU: a large file")
     return parser.parse_args()
 

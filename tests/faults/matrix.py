@@ -359,7 +359,7 @@ RESPONSES = (
         raises=errors.UploadNotFoundError, says="NoSuchUpload"),
     Row("done, but the response is lost, or stops after its headers", (CREATE,), Silence(response_byte=0), nth=1,
         times=1, left="stale", config=_IMPATIENT,
-        remark="`abort_stale_uploads` finds the upload that nobody knows of"),
+        remark="`abort_stale_uploads` finds the unknown upload"),
 )  # fmt: skip
 
 
