@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lsst_lfa import MockS3Server, S3Session
 from lsst_lfa._cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
     import pytest
 
     from lsst_lfa import AsyncS3Bucket
 
-__all__ = ["Ran", "Shell", "in_bucket", "point_at"]
+__all__ = ["Ran", "Shell", "in_bucket", "point_at", "start"]
 
 
 class Ran(NamedTuple):
@@ -64,3 +68,22 @@ def in_bucket(server: MockS3Server, name: str, work: Callable[[AsyncS3Bucket], C
             return await work(session.bucket(name))
 
     return asyncio.run(run())
+
+
+@contextmanager
+def start(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run a command in a process of its own, which does not outlive the context."""
+    # A job in the background ignores SIGINT, and so would the command; with a handler here it does not inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lsst_lfa", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import subprocess
-import sys
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +13,7 @@ import pytest
 from lsst_lfa import MockS3Server, S3Session
 from lsst_lfa._cli.durations import age_text, parse_duration
 
-from .command_line import Shell, in_bucket, point_at
+from .command_line import Shell, in_bucket, point_at, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,24 +139,6 @@ def test_what_counts_instead_of_the_site_is_told(shell: Shell, monkeypatch: pyte
 # mock
 
 
-@contextmanager
-def start(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    # A job in the background ignores SIGINT, and so would the program; with a handler here it does not inherit that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    mock = subprocess.Popen(
-        [sys.executable, "-m", "lsst_lfa", "mock", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    signal.signal(signal.SIGINT, before)
-    with mock:
-        try:
-            yield mock
-        finally:
-            mock.kill()
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
@@ -169,7 +148,7 @@ def free_port() -> int:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_mock_serves_what_it_says_until_it_is_told_to_end(number: signal.Signals, code: int, tmp_path: Path) -> None:
     port = free_port()
-    with start("--port", str(port), "--bucket", "first", "--bucket", "second") as mock:
+    with start("mock", "--port", str(port), "--bucket", "first", "--bucket", "second") as mock:
         assert mock.stdout is not None
         lines = [mock.stdout.readline() for _ in range(3)]
         exports = dict(line.removeprefix("export ").strip().split("=", 1) for line in lines)

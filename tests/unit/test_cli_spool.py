@@ -7,8 +7,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +16,7 @@ from lsst_lfa._spool.entry import claim
 from lsst_lfa._spool.record import change_line
 from lsst_lfa._spool.survey import survey
 
-from .command_line import Shell, in_bucket, point_at
+from .command_line import Shell, in_bucket, point_at, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -262,12 +260,6 @@ def test_files_are_taken_in_from_another_folder(shell: Shell, tmp_path: Path) ->
     assert (tmp_path / "new" / "spool" / "image.fits").read_bytes() == b"data"
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lsst_lfa", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_a_drain_that_is_ended_loses_nothing(
     shell: Shell, tmp_path: Path, server: MockS3Server, number: signal.Signals, code: int
@@ -281,7 +273,7 @@ def test_a_drain_that_is_ended_loses_nothing(
         drain.send_signal(number)
         _, said = drain.communicate(timeout=30)
     assert drain.returncode == code
-    assert b"Traceback" not in said
+    assert "Traceback" not in said
     assert {kept.state for kept in survey(folder)} <= {"waiting", "sent"}, "nothing is locked, nothing is torn"
     assert shell("spool", "drain", folder).code == 0
     assert stored(server) == {key: key.encode() for key in keys}
@@ -297,7 +289,7 @@ def test_a_reader_that_has_seen_enough_is_no_failure_of_the_drain(shell: Shell, 
         assert drain.stderr is not None
         said = drain.stderr.read()
         assert drain.wait(30) == 141
-    assert said == b""
+    assert said == ""
     assert {kept.state for kept in survey(folder)} <= {"waiting", "sent", "event due"}
 
 
