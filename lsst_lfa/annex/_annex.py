@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import os
 import time
 from dataclasses import replace
@@ -24,6 +22,7 @@ from ._life import Life
 from ._publication import Publication, Publisher
 from ._sending import KeyLocks
 from ._site_bucket import SiteBucket
+from ._stored import StoredCallback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from ._large_file import LargeFile
 
 __all__ = ["LargeFileAnnex"]
-
-log = logging.getLogger(__name__)
 
 _CLOSE_GRACE: Final = 1.0
 
@@ -121,7 +118,7 @@ class LargeFileAnnex:
         self._event = event
         self._upload_timeout = upload_timeout
         self._announce: Announce = announce
-        self._on_stored = on_stored
+        self._on_stored = StoredCallback(on_stored)
         self._life: Life | None = None
         self._site_bucket: SiteBucket | None = None
         self._pace = Pace()
@@ -171,7 +168,7 @@ class LargeFileAnnex:
 
     async def start(self) -> None:
         """Start sending files that earlier processes left, in the background. Idempotent; `publish` calls it."""
-        await self._start()
+        await self._start(again=False)
 
     async def publish(
         self,
@@ -359,7 +356,8 @@ class LargeFileAnnex:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _start(self) -> Life:
+    async def _start(self, *, again: bool = True) -> Life:
+        """Open; after an end that came meanwhile, only ``again`` if told so."""
         while True:
             life = self._life
             if life is None or not life.usable:
@@ -367,8 +365,9 @@ class LargeFileAnnex:
                     self._site_bucket.renew()
                     self.bucket = self._site_bucket.bucket
                 life = self._life = self._begin()
+            closing = life.closing
             await life.open()
-            if not life.closing:
+            if not life.closing or not (again or closing):
                 return life
             await life.ended()
 
@@ -379,12 +378,12 @@ class LargeFileAnnex:
             self.spool,
             self.component,
             announcer,
-            on_stored=self._tell_stored,
+            on_stored=self._on_stored,
             next_sequence=self._next_sequence,
             pace=self._pace,
         )
         publisher = Publisher(
-            self.bucket, self.spool, announcer, drain, upload_timeout=self._upload_timeout, on_stored=self._tell_stored
+            self.bucket, self.spool, announcer, drain, upload_timeout=self._upload_timeout, on_stored=self._on_stored
         )
         return Life(publisher, self._seen_sequence)
 
@@ -395,13 +394,3 @@ class LargeFileAnnex:
 
     def _seen_sequence(self, sequence: int) -> None:
         self._last_sequence = max(self._last_sequence, sequence)
-
-    async def _tell_stored(self, file: LargeFile) -> None:
-        if self._on_stored is None:
-            return
-        try:
-            result = self._on_stored(file)
-            if inspect.isawaitable(result):
-                await result
-        except Exception:
-            log.exception("on_stored failed for %s", file.url)

@@ -213,15 +213,25 @@ def test_a_loop_after_another(tmp_path: Path) -> None:
     bucket.stop_mock()
 
 
+def running() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks() if task.get_name() == "lsst_lfa annex"]
+
+
 async def test_closing_while_it_starts(tmp_path: Path) -> None:
     async with play(tmp_path) as it:
         starting = asyncio.ensure_future(it.annex.start())
         await asyncio.sleep(0)
-        await it.annex.aclose()
-        it.server.script(DOWN)
+        closing = asyncio.ensure_future(it.annex.aclose())
+        await asyncio.sleep(0)
         async with asyncio.timeout(5):
-            await starting
-        assert len([task for task in asyncio.all_tasks() if task.get_name() == "lsst_lfa annex"]) == 1
+            await asyncio.gather(starting, closing)
+            assert running() == []
+            await it.annex.start()
+            closing = asyncio.ensure_future(it.annex.aclose())
+            await asyncio.sleep(0)
+            await it.annex.start()
+            await closing
+        assert len(running()) == 1
 
 
 async def test_publishing_while_it_is_closed(tmp_path: Path) -> None:
