@@ -111,8 +111,12 @@ def _saying_things_once(output: Output) -> Iterator[None]:
 
 def _is_over(drain: Drain, left: dict[str, Exception]) -> bool:
     """Whether nothing waits that was not tried, or that is worth trying."""
+    if drain.busy:
+        return False
+    if not left:
+        return drain.idle  # to compare all that wait would take a while, where there are many
     hopeless = any(isinstance(error, LfaError) and concerns_all(error) for error in left.values())
-    return (hopeless or drain.waiting <= left.keys()) and not drain.busy
+    return hopeless or drain.waiting <= left.keys()
 
 
 def _still_there(left: dict[str, Exception]) -> dict[str, Exception]:

@@ -119,7 +119,12 @@ async def read_layout(reader: Reader) -> list[tuple[StoredHdu, Header]]:
         If it is not a FITS file.
     """
     hdus = await _scan(reader, lambda _: False)
-    return list(zip(hdus, await in_thread(_astropy_headers, hdus), strict=False))
+    try:
+        headers = await in_thread(_astropy_headers, hdus)
+    except (LookupError, TypeError, ValueError) as error:
+        msg = f"{reader.key} has a damaged header, which astropy cannot read ({type(error).__name__}: {error})"
+        raise OSError(msg) from error
+    return list(zip(hdus, headers, strict=False))
 
 
 def check_hdus(wanted: Sequence[Wanted]) -> list[Wanted]:
@@ -271,8 +276,9 @@ def _parse(raw: bytes, start: int, name: str) -> StoredHdu:
 def _data_size(header: Any) -> int:
     """Return the number of bytes of an HDU's data, without the padding of the last block."""
     count = _integer(header, "NAXIS", 0)
-    if not 0 <= count <= _MAX_AXES:
-        msg = f"NAXIS is {count}"
+    fields = _integer(header, "TFIELDS", 0)
+    if not (0 <= count <= _MAX_AXES and 0 <= fields <= _MAX_AXES):  # astropy would count to whatever it is
+        msg = f"NAXIS is {count}, TFIELDS {fields}"
         raise ValueError(msg)
     axes = [_integer(header, f"NAXIS{number}") for number in range(1, count + 1)]
     if axes and axes[0] == 0 and header.get("GROUPS") is True:

@@ -237,3 +237,20 @@ async def test_a_name_that_cannot_be_read_is_none(bucket: AsyncS3Bucket) -> None
     await bucket.upload(to_bytes(fits.HDUList(hdus)).replace(b"'NAME", b"'NA\x1bE"), KEY)
     (found,) = await bucket.download_fits(KEY, hdus=["SCI"])
     assert found.data.sum() == 4
+
+
+async def test_a_table_of_a_billion_columns_is_not_believed(bucket: AsyncS3Bucket) -> None:
+    table = fits.BinTableHDU.from_columns([fits.Column("a", "J", array=[1])])
+    data = to_bytes(fits.HDUList([fits.PrimaryHDU(), table]))
+    card = b"TFIELDS =                    1"
+    assert card in data
+    await bucket.upload(data.replace(card, b"TFIELDS =            999999999"), KEY)
+    with pytest.raises(OSError, match="HDU 1 has a damaged header"):
+        await bucket.fits_headers(KEY)
+
+
+async def test_a_header_without_the_length_of_an_axis_is_damaged(bucket: AsyncS3Bucket) -> None:
+    data = to_bytes(fits.HDUList([fits.PrimaryHDU(np.zeros((10, 10), "i2")), fits.ImageHDU(np.zeros(3))]))
+    await bucket.upload(data.replace(b"NAXIS1  =", b"NAXIST  =", 1), KEY)
+    with pytest.raises(OSError, match="damaged header"):
+        await bucket.fits_headers(KEY)
