@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.servers("seaweedfs", "ceph"), pytest.mark.schemes("https")]
 
-CURE = "AWS_CA_BUNDLE or S3Session(verify=FILE)"
+CURE = "AWS_CA_BUNDLE or S3Session(verify=...)"
 
 
 async def refused(bucket: AsyncS3Bucket, *said: str) -> None:

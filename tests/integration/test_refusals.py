@@ -95,7 +95,7 @@ async def test_missing_bucket(service: Service, session: S3Session, tmp_path: Pa
     bucket = session.bucket("test-missing")
     for verb, work in verbs(bucket, tmp_path).items():
         error = await refused(
-            work, errors.BucketNotFoundError, "test-missing", service.endpoint_url, "NoSuchBucket", "make it: create()"
+            work, errors.BucketNotFoundError, "test-missing", service.endpoint_url, "NoSuchBucket", "with create()"
         )
         assert isinstance(error, FileNotFoundError), verb
     assert list(tmp_path.iterdir()) == []
@@ -106,7 +106,7 @@ async def test_missing_key(service: Service, name: str, bucket: AsyncS3Bucket, t
     works = verbs(bucket, tmp_path)
     for verb in missing:
         error = await refused(
-            works.pop(verb), errors.KeyNotFoundError, f"s3://{name}/key", service.endpoint_url, "Check the key"
+            works.pop(verb), errors.KeyNotFoundError, f"s3://{name}/key", service.endpoint_url, "key is correct"
         )
         assert isinstance(error, FileNotFoundError)
         assert isinstance(error, ClientError)
