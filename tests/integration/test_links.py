@@ -88,7 +88,7 @@ async def test_engine(service: Service, name: str, bucket: AsyncS3Bucket, size: 
         assert sum(counts) == size
         # A range that is slow, as on a busy machine, is asked for in two halves.
         assert len(proxy.lines) >= (3 if size > 1 else 1)
-        assert (proxy.connections_made > 1) == (size > 1)
+        assert size <= 1 or proxy.connections_made > 1
         target = url.removeprefix(proxy.endpoint_url)
         assert set(proxy.lines) == {f"GET {target} HTTP/1.1"}
 
