@@ -373,9 +373,6 @@ def _endpoint(url: str) -> str | None:
     return f"{match['scheme'].lower()}://{host}{port}{match['path'].rstrip('/')}"
 
 
-# What may be shown
-
-
 def _shown(url: str) -> str:
     """Return what an error may show of a URL: the text before an "@" may be a password, with any "/?#" in it."""
     text = decoded(url)

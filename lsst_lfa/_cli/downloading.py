@@ -110,41 +110,52 @@ async def download_all(
     what = downloads[0].path.name if len(downloads) == 1 else f"{len(downloads)} files"
     async with Service() as service:
         with tally(output, f"get {what}") as counted:
-
-            def on_file(file: Path, size: int | None) -> None:
-                counted.done(size)
-                if as_json:
-                    output.json({"path": str(file), "size": size, "skipped": size is None})
-                else:
-                    output.name(str(file))
-
-            async def fetch(download: Download) -> None:
-                url, file = download.url, download.path
-                await in_thread(file.parent.mkdir, parents=True, exist_ok=True)
-                if isinstance(url, ObjectUrl):
-                    size = await wait_for(lambda: _download(service, url, file, counted), wait)
-                else:
-                    size = await wait_for(lambda: _save(url, file, counted), wait)
-                on_file(file, size)
-
-            async def fetch_folder(download: Download) -> None:
-                assert isinstance(download.url, ObjectUrl)  # noqa: S101 - for the type checker
-                bucket, folder = service.bucket(download.url), download.path
-                await _require_folder(bucket, download.url.key)
-                summary = await bucket._download_folder(  # noqa: SLF001 - a room of ours
-                    download.url.key,
-                    folder,
-                    counted.advance,
-                    skip_equal=True,
-                    max_files=_FILES_AT_ONCE,
-                    on_file=lambda name, size: on_file(folder / name, size),
-                )
-                tell_failures(output, summary.failed.values())
-
+            engine = _Engine(output, service, counted, wait, as_json)
             if recursive:
-                await for_each(output, downloads, fetch_folder)
+                await for_each(output, downloads, engine.fetch_folder)
             else:
-                await for_each(output, downloads, fetch, at_once=_AT_ONCE)
+                await for_each(output, downloads, engine.fetch, at_once=_AT_ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Engine:
+    """Fetches what was planned, and tells what came."""
+
+    output: Output
+    service: Service
+    counted: Tally
+    wait: float
+    as_json: bool
+
+    def _tell(self, file: Path, size: int | None) -> None:
+        self.counted.done(size)
+        if self.as_json:
+            self.output.json({"path": str(file), "size": size, "skipped": size is None})
+        else:
+            self.output.name(str(file))
+
+    async def fetch(self, download: Download) -> None:
+        url, file = download.url, download.path
+        await in_thread(file.parent.mkdir, parents=True, exist_ok=True)
+        if isinstance(url, ObjectUrl):
+            size = await wait_for(lambda: _download(self.service, url, file, self.counted), self.wait)
+        else:
+            size = await wait_for(lambda: _save(url, file, self.counted), self.wait)
+        self._tell(file, size)
+
+    async def fetch_folder(self, download: Download) -> None:
+        assert isinstance(download.url, ObjectUrl)  # noqa: S101 - for the type checker
+        bucket, folder = self.service.bucket(download.url), download.path
+        await _require_folder(bucket, download.url.key)
+        summary = await bucket._download_folder(  # noqa: SLF001 - a room of ours
+            download.url.key,
+            folder,
+            self.counted.advance,
+            skip_equal=True,
+            max_files=_FILES_AT_ONCE,
+            on_file=lambda name, size: self._tell(folder / name, size),
+        )
+        tell_failures(self.output, summary.failed.values())
 
 
 async def _require_folder(bucket: AsyncS3Bucket, key: str) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -15,7 +16,7 @@ import click
 from lsst_lfa import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
     from .output import Output
 
@@ -93,9 +94,8 @@ def message(error: BaseException) -> str:
 
 def run(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a command to its end, and return its exit code. Ctrl-C and SIGTERM let it clean up first."""
-    _log(output)
     try:
-        with asyncio.Runner() as runner:
+        with _logging(output), asyncio.Runner() as runner:
             runner.run(_attended(work()))
         output.flush()
     except BrokenPipeError:
@@ -152,8 +152,15 @@ def _closed_pipe() -> int:
     return _BY_SIGNAL + signal.SIGPIPE
 
 
-def _log(output: Output) -> None:
-    """Show what the package logs: warnings, or more."""
+@contextmanager
+def _logging(output: Output) -> Iterator[None]:
+    """Show what the package logs: warnings, or more; for the command only, which may run in somebody else's process."""
     level = logging.ERROR if output.quiet else {0: logging.WARNING, 1: logging.INFO}.get(output.verbose, logging.DEBUG)
     logging.basicConfig(format="lsst-lfa: %(message)s", level=logging.WARNING)
-    logging.getLogger("lsst_lfa").setLevel(level)
+    package = logging.getLogger("lsst_lfa")
+    before = package.level
+    package.setLevel(level)
+    try:
+        yield
+    finally:
+        package.setLevel(before)

@@ -183,14 +183,9 @@ class HttpSession:
         """
         if self._session is None:
             raise aiohttp.ClientConnectionError("the session is closed")
-        proxy = _Proxy.parse(self._proxies.get(URL(url, encoded=True).scheme))
-        tunnelled = url.startswith("https:")
-        encrypted = tunnelled or (proxy is not None and proxy.url.scheme == "https")
-        context = await self._tls_context() if encrypted else True
         # aiohttp takes this as an option, not as a header.
         chunked = headers.pop("Transfer-Encoding", None)
-        if proxy is not None and not tunnelled:
-            headers.extend(proxy.headers)
+        connecting = await self._connecting(url, headers)
         transports: list[asyncio.Transport] = []
         token = transports_used.set(transports)
         failure: Exception | None = None
@@ -202,9 +197,7 @@ class HttpSession:
                 data=data,
                 chunked=chunked == "chunked" or None,
                 allow_redirects=False,
-                ssl=context,
-                proxy=proxy.url if proxy else None,
-                proxy_headers=proxy.headers if proxy and tunnelled else None,
+                **connecting,
             )
             failure = _refusal(response)
             if failure is None:
@@ -221,6 +214,19 @@ class HttpSession:
         _abort(transports)
         # Outside the except clause: aiohttp's error has the request's headers, with all that was signed.
         raise failure
+
+    async def _connecting(self, url: str, headers: CIMultiDict[str]) -> dict[str, Any]:
+        """Return the options that say by which proxy and TLS context a URL is reached; or add them to its headers."""
+        proxy = _Proxy.parse(self._proxies.get(URL(url, encoded=True).scheme))
+        tunnelled = url.startswith("https:")
+        encrypted = tunnelled or (proxy is not None and proxy.url.scheme == "https")
+        options: dict[str, Any] = {"ssl": await self._tls_context() if encrypted else True}
+        if proxy is None:
+            return options
+        if tunnelled:
+            return options | {"proxy": proxy.url, "proxy_headers": proxy.headers}
+        headers.extend(proxy.headers)
+        return options | {"proxy": proxy.url}
 
     async def _tls_context(self) -> ssl.SSLContext:
         """Return the one TLS context; reading the certificate authorities takes 30 ms, in a thread."""

@@ -1,8 +1,9 @@
-"""Files on the local disk that are either complete or absent."""
+"""Files on the local disk: those that are read, and those that are either complete or absent."""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
 import secrets
 import stat
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["AtomicFile", "make_folder", "safe_join"]
+__all__ = ["AtomicFile", "make_folder", "open_regular", "safe_join"]
 
 # The errors of open(2) on a file system that does not support unnamed files.
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
@@ -248,3 +249,19 @@ def make_folder(folder: Path, key: str) -> Path:
         raise ValueError(msg)
     target.mkdir(exist_ok=True)
     return target
+
+
+def open_regular(path: Path) -> io.FileIO:
+    """Open a file on the local disk for reading. It blocks: call it in a thread.
+
+    Raises
+    ------
+    ValueError, IsADirectoryError
+        If it is not a regular file.
+    """
+    # Opening a FIFO would wait for a writer, in a thread that cannot be stopped.
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        msg = f"cannot upload {path}: it is not a regular file"
+        raise IsADirectoryError(msg) if stat.S_ISDIR(status.st_mode) else ValueError(msg)
+    return io.FileIO(path)

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import io
 import os
-import stat
 from collections.abc import AsyncIterable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeAlias
 from lsst_lfa.errors import SourceChangedError
 
 from .concurrency import OwnThread, finish_in_thread, in_thread
+from .files import open_regular
 from .memory import copied, flat_view, is_buffer, new_memory, require_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["Source", "Uploadable", "open_regular", "open_source"]
+__all__ = ["Source", "Uploadable", "open_source"]
 
 # Shorter pieces are joined: many small views cost more than a copy.
 _SMALL = 64 * 1024
@@ -303,22 +303,6 @@ class _FileSource:
 
 def _nothing_yet() -> TypeError:
     return TypeError("the source has no bytes yet: it is in non-blocking mode, which cannot be uploaded from")
-
-
-def open_regular(path: Path) -> io.FileIO:
-    """Open a file on the local disk for reading. It blocks: call it in a thread.
-
-    Raises
-    ------
-    ValueError, IsADirectoryError
-        If it is not a regular file.
-    """
-    # Opening a FIFO would wait for a writer, in a thread that cannot be stopped.
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        msg = f"cannot upload {path}: it is not a regular file"
-        raise IsADirectoryError(msg) if stat.S_ISDIR(status.st_mode) else ValueError(msg)
-    return io.FileIO(path)
 
 
 class _PathSource(_FileSource):

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from lsst_lfa import _fits
 from lsst_lfa._transfer.concurrency import OwnThread, in_thread, task_group, threads
+from lsst_lfa._transfer.files import open_regular
 from lsst_lfa._transfer.hashing import hash_views
-from lsst_lfa._transfer.sources import open_regular, open_source
+from lsst_lfa._transfer.sources import open_source
 from lsst_lfa.errors import SourceChangedError
 
 if TYPE_CHECKING:

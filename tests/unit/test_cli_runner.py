@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
@@ -60,6 +61,20 @@ def test_each_error_of_the_tree_ends_in_a_code_of_the_table() -> None:
         kind = getattr(errors, name)
         error = service_error(kind) if issubclass(kind, errors.ServiceError) else kind("x")
         assert exit_code(error) in {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(("options", "level"), [({"quiet": True}, "ERROR"), ({"verbose": 2}, "DEBUG"), ({}, "WARNING")])
+def test_what_is_logged_is_decided_for_the_command_only(options: dict[str, Any], level: str) -> None:
+    package = logging.getLogger("lsst_lfa")
+    before = package.level
+    levels = []
+
+    async def work() -> None:
+        levels.append(logging.getLevelName(package.level))
+
+    assert run(Output(**options), work) == 0
+    assert levels == [level]
+    assert package.level == before
 
 
 def test_messages_have_the_notes_and_say_when_it_is_a_bug() -> None:
