@@ -210,7 +210,9 @@ def test_the_guide_to_errors_has_the_whole_tree() -> None:
 def test_the_readme_and_the_guide_have_the_same_numbers() -> None:
     head = "| | lsst_lfa |"
     measured = table(ROOT / "examples" / "benchmarks.md", head)
-    assert all(row in measured for row in table(README, head))
+    shown = table(README, head)
+    # The guide has one more column, and more rows.
+    assert all(row in [each[: len(row)] for each in measured] for row in shown)
 
 
 def run_example(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
