@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 __all__ = ["Sample", "Tuning", "decide", "initial"]
 
 # Requests to start with, by the shortest time of a small request, in seconds.
-_BEGIN = ((0.030, 32), (0.012, 8), (0.0, 3))
+_BEGIN = ((0.030, 32), (0.004, 8), (0.0, 3))
 # A step is kept if it brings this part of the expected gain.
 _WORTH = 0.5
 # Fewer requests are kept if they bring this part of the rate.

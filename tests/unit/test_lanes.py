@@ -85,7 +85,7 @@ async def test_once_data_were_measured_they_count() -> None:
 async def test_the_quickest_of_the_first_responses_counts() -> None:
     lanes = Lanes(32)
     lanes.took(0.2)
-    lanes.took(0.004)
+    lanes.took(0.002)
     lanes.took(0.3)
     assert lanes.width == 3
 

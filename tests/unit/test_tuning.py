@@ -32,7 +32,7 @@ def run(line: Line, tuning: Tuning, seconds: float, begin: float = 0.0, epoch: f
     return tuning, targets
 
 
-@pytest.mark.parametrize(("latency", "target"), [(0.0, 3), (0.003, 3), (0.011, 3), (0.02, 8), (0.045, 32), (0.2, 32)])
+@pytest.mark.parametrize(("latency", "target"), [(0.0, 3), (0.003, 3), (0.006, 8), (0.02, 8), (0.045, 32), (0.2, 32)])
 def test_the_time_that_a_small_request_takes_tells_how_many_to_begin_with(latency: float, target: int) -> None:
     assert initial(latency, CEILING).target == target
     assert initial(latency, 2).target == 2
