@@ -17,7 +17,8 @@ from lsst_lfa._transfer.config import TransferConfig
 from lsst_lfa._transfer.failures import RequestInfo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from lsst_lfa._transfer.attempts import BucketClient
@@ -148,3 +149,11 @@ class BucketBase:
                 await operations.create_bucket(client, hidden=True)
                 self._created = True
             yield client
+
+    def _borrow_repeatedly(self, verb: str, key: str | None) -> Callable[[], AbstractAsyncContextManager[BucketClient]]:
+        """Return a function that borrows the client for one request of an operation that may outlive the client.
+
+        Once the client is closed, that fails: it must not open another one, which nobody would close.
+        """
+        closings = self._client.closings
+        return lambda: self._borrow(verb, key, closings=closings)

@@ -22,12 +22,11 @@ from .base import BucketBase
 if TYPE_CHECKING:
     import io
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
 
     from astropy.io.fits import HDUList, Header
 
-    from lsst_lfa._transfer.attempts import BucketClient
     from lsst_lfa._transfer.folders import FolderSummary
     from lsst_lfa._transfer.progress import Callback
     from lsst_lfa._transfer.reader import ObjectReader
@@ -118,12 +117,7 @@ class Downloads(BucketBase):
             If the request failed; see `lsst_lfa.errors`.
         """
         naming.check_key(key)
-        return open_reader(self._borrow_for_reading("open", key), key)
-
-    def _borrow_for_reading(self, verb: str, key: str) -> Callable[[], AbstractAsyncContextManager[BucketClient]]:
-        """Return a function that borrows the client for one request, and fails after `aclose`."""
-        closings = self._client.closings
-        return lambda: self._borrow(verb, key, closings=closings)
+        return open_reader(self._borrow_repeatedly("open", key), key)
 
     async def download_file(
         self,
@@ -236,7 +230,7 @@ class Downloads(BucketBase):
         naming.check_key(key)
         wanted = check_hdus(hdus)
         progress = Progress(callback)
-        async with open_reader(self._borrow_for_reading("download", key), key, progress.advance) as reader:
+        async with open_reader(self._borrow_repeatedly("download", key), key, progress.advance) as reader:
             hdulist = await progress.follow(read_hdus(reader, wanted))
             await progress.finish()
             return hdulist
@@ -281,7 +275,7 @@ class Downloads(BucketBase):
             async context manager, which closes it.
         """
         naming.check_key(key)
-        return ByteStream(stream(self._borrow_for_reading("stream", key), key, self._config))
+        return ByteStream(stream(self._borrow_repeatedly("stream", key), key, self._config))
 
     async def download_folder(
         self,

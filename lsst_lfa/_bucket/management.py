@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, overload
 
 from botocore import UNSIGNED
 
@@ -17,13 +17,16 @@ from lsst_lfa.errors import KeyNotFoundError, MissingCredentialsError
 from .base import BucketBase
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
 
+    from lsst_lfa._transfer.attempts import BucketClient
     from lsst_lfa._transfer.responses import Folder, ObjectInfo, PendingUpload
     from lsst_lfa.errors import LfaError
 
 __all__ = ["Management"]
 
+_Item = TypeVar("_Item")
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MAX_DELETED = 1000
@@ -54,6 +57,19 @@ async def _each(keys: Iterable[str] | AsyncIterable[str]) -> AsyncGenerator[str,
 
 def _age(seconds: float | timedelta) -> timedelta:
     return seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+
+
+async def _items(
+    borrow: Callable[[], AbstractAsyncContextManager[BucketClient]],
+    next_page: Callable[[BucketClient, operations.Pages], Awaitable[list[_Item]]],
+) -> AsyncGenerator[_Item, None]:
+    """Iterate over a listing; the client is borrowed for each request, not while the user works on a page."""
+    pages = operations.Pages()
+    while pages.more:
+        async with borrow() as client:
+            page = await next_page(client, pages)
+        for item in page:
+            yield item
 
 
 class Management(BucketBase):
@@ -117,16 +133,8 @@ class Management(BucketBase):
         item : `ObjectInfo` or `Folder`
             An object or, with ``delimiter``, a folder.
         """
-        # Read here, because a listing that outlives the client must not open another one, which nobody would close.
-        return self._list(prefix, delimiter, self._client.closings)
-
-    async def _list(self, prefix: str, delimiter: str, closings: int) -> AsyncGenerator[ObjectInfo | Folder, None]:
-        pages = operations.Pages()
-        while pages.more:
-            async with self._borrow("list", None, closings=closings) as client:
-                page = await operations.list_objects(client, prefix, delimiter, pages)
-            for item in page:
-                yield item
+        borrow = self._borrow_repeatedly("list", None)
+        return _items(borrow, lambda client, pages: operations.list_objects(client, prefix, delimiter, pages))
 
     async def check(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a health check's own bound
         """Check that the bucket can be reached and read, within ``timeout`` seconds.
@@ -239,15 +247,8 @@ class Management(BucketBase):
         upload : `PendingUpload`
             Its key, its ID, and when it was started.
         """
-        return self._list_uploads(prefix, _age(older_than), self._client.closings)
-
-    async def _list_uploads(self, prefix: str, age: timedelta, closings: int) -> AsyncGenerator[PendingUpload, None]:
-        pages = operations.Pages()
-        while pages.more:
-            async with self._borrow("list_uploads", None, closings=closings) as client:
-                page = await operations.list_uploads(client, prefix, age, pages)
-            for upload in page:
-                yield upload
+        borrow, age = self._borrow_repeatedly("list_uploads", None), _age(older_than)
+        return _items(borrow, lambda client, pages: operations.list_uploads(client, prefix, age, pages))
 
     async def abort_stale_uploads(self, older_than: float | timedelta, *, prefix: str = "") -> int:
         """Abort abandoned multipart uploads.
