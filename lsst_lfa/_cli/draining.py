@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lsst_lfa import Spool
 from lsst_lfa._spool.entry import SIDECAR
+from lsst_lfa._spool.scan import log as scan_log
+from lsst_lfa._spool.spool import log as spool_log
 from lsst_lfa._transfer.concurrency import in_thread, task_group
 from lsst_lfa.annex._adopting import Adoption
 from lsst_lfa.annex._announcing import Announcer
 from lsst_lfa.annex._decisions import Pace, concerns_all
 from lsst_lfa.annex._drain import Drain
+from lsst_lfa.annex._hourly_log import log as hourly_log
 from lsst_lfa.errors import LfaError, TransferTimeoutError, UnreachableError
 from lsst_lfa.naming import check_bucket
 
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["adopt_bucket", "drain_bucket"]
 
-_NAME = "lsst-lfa"
+_NAME: Final = "lsst-lfa"
+_LOGS: Final = (hourly_log, scan_log, spool_log)
+"""What the annex says of its own accord, and the command says better."""
 
 
 async def drain_bucket(output: Output, folder: Path, bucket: S3Bucket, *, as_json: bool) -> list[Exception]:
@@ -98,15 +102,15 @@ async def _require_service(bucket: S3Bucket) -> None:
 
 @contextmanager
 def _saying_things_once(output: Output) -> Iterator[None]:
-    """Silence what the annex says of its own accord, and the command says better."""
-    loggers = [logging.getLogger(f"lsst_lfa.{name}") for name in ("annex._hourly_log", "_spool.scan", "_spool.spool")]
-    for each in loggers:
-        each.disabled = not output.verbose
+    """Silence what is said twice, unless it is asked for."""
+    before = {log: log.disabled for log in _LOGS}
+    for log in _LOGS:
+        log.disabled |= not output.verbose
     try:
         yield
     finally:
-        for each in loggers:
-            each.disabled = False
+        for log, disabled in before.items():
+            log.disabled = disabled
 
 
 def _is_over(drain: Drain, left: dict[str, Exception]) -> bool:

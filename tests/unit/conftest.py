@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,6 @@ from tests.unit.command_line import Shell, point_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +75,15 @@ async def session(server: MockS3Server) -> AsyncIterator[S3Session]:
 def bucket(session: S3Session) -> AsyncS3Bucket:
     """Return a bucket on that session."""
     return session.bucket("test")
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    """Make a folder on a file system in memory, where Linux has one."""
+    if not os.path.ismount("/dev/shm"):
+        pytest.skip("/dev/shm is not mounted")
+    with TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
 
 
 @pytest.fixture

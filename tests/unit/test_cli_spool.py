@@ -212,6 +212,22 @@ def test_a_service_that_fails_ends_it_and_nothing_is_lost(  # noqa: PLR0917
     assert {kept.state for kept in survey(folder)} == {"waiting"}
 
 
+@pytest.mark.parametrize("options", [(), ("-v",)])
+def test_what_the_annex_would_log_is_said_only_if_asked_for(
+    shell: Shell, memory_folder: Path, caplog: pytest.LogCaptureFixture, options: tuple[str, ...]
+) -> None:
+    publish(memory_folder, "a.fits", bucket="nowhere")
+    (memory_folder / "nowhere" / "foreign.fits").write_bytes(b"foreign")
+    caplog.clear()
+    assert shell(*options, "spool", "drain", memory_folder).code == 3
+    log = caplog.text
+    said = [text in log for text in ("dies with the container", "have no sidecar", "S3 did not accept one")]
+    assert said == [bool(options)] * 3
+    caplog.clear()
+    publish(memory_folder, "b.fits", bucket="nowhere")
+    assert "dies with the container" in caplog.text, "the annex itself is heard again"
+
+
 def test_missing_credentials_are_4(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(tmp_path / "spool", "a.fits")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
