@@ -22,6 +22,15 @@ _STYLES = {"OK": "green", "failed": "bold red", "not tried": "dim"}
 @command(short_help="Check that the service works, and say how to fix it.")
 @click.argument("target", metavar="[s3://BUCKET]", required=False)
 @click.option("--write", is_flag=True, help="Also write a small object, read it back, and delete it.")
+@click.option(
+    "--timeout",
+    "limit",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, max=3600, min_open=True),
+    default=5.0,
+    show_default=True,
+    help="How long to wait for a connection, and for a response.",
+)
 @add_options(TARGET_OPTIONS)
 @json_option
 async def check(
@@ -29,6 +38,7 @@ async def check(
     *,
     target: str | None,
     write: bool,
+    limit: float,
     site: str | None,
     bucket: str | None,
     profile: str | None,
@@ -45,7 +55,7 @@ async def check(
     from .targets import Places
 
     findings = []
-    async with aclosing(run_checks(Places(site, bucket, profile), target, write=write)) as checks:
+    async with aclosing(run_checks(Places(site, bucket, profile), target, write=write, limit=limit)) as checks:
         async for finding in checks:
             findings.append(finding)
             _tell(output, finding, as_json=as_json)

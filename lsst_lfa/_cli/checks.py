@@ -35,7 +35,6 @@ __all__ = ["Finding", "State", "run_checks", "worst"]
 
 State = Literal["OK", "failed", "not tried"]
 
-_CONFIG: Final = TransferConfig(max_attempts=1, stall_timeout=10, total_timeout=20, cleanup_timeout=5)
 _SIZE: Final = 1024
 _AWS: Final = "https://s3.amazonaws.com"
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html: RequestTimeTooSkewed
@@ -88,13 +87,21 @@ def _skipped(name: str, why: str) -> Finding:
     return Finding(name, "not tried", why)
 
 
-async def run_checks(places: Places, target: str | None, *, write: bool) -> AsyncGenerator[Finding, None]:
-    """Check everything in order of importance; each check builds on what the ones before have found."""
+def _config(limit: float) -> TransferConfig:
+    """Return settings that try nothing twice. A list, or a write, is more work than the refusal of a plain request."""
+    return TransferConfig(max_attempts=1, stall_timeout=2 * limit, total_timeout=4 * limit, cleanup_timeout=5)
+
+
+async def run_checks(places: Places, target: str | None, *, write: bool, limit: float) -> AsyncGenerator[Finding, None]:
+    """Check everything in order of importance; each check builds on what the ones before have found.
+
+    ``limit`` is how many seconds to wait for a connection, and for a response.
+    """
     try:
         url = await in_thread(_locate, places, target)
-        session = make_session(url, anonymous=False, config=_CONFIG, connect_timeout=3.0)
+        session = make_session(url, anonymous=False, config=_config(limit), connect_timeout=limit)
         named = session.endpoint_url
-        endpoint = await in_thread(Endpoint.find, named or _AWS, url.profile)
+        endpoint = await in_thread(Endpoint.find, named or _AWS, url.profile, limit)
     except (click.ClickException, errors.LfaError, ValueError) as error:
         yield _failed("endpoint", error)
         for name in ("connection", "TLS", "clock", "latency", "credentials", "bucket", "write"):
@@ -198,7 +205,7 @@ async def _check_bucket(session: S3Session, url: ObjectUrl, *, up: bool, write: 
         yield _skipped("write", why)
         return
     bucket = session.bucket(url.bucket)
-    error = await _error_of(bucket.check(10.0))
+    error = await _error_of(bucket.check(session.config.stall_timeout))
     if isinstance(error, errors.AuthenticationError):
         yield _failed("credentials", error)
         yield _skipped("bucket", "the credentials are not accepted")

@@ -21,7 +21,6 @@ from lsst_lfa._transfer.responses import parse_time
 
 __all__ = ["Endpoint", "Responses", "ask", "connect", "shake_hands"]
 
-_TIMEOUT: Final = 5.0
 _REQUESTS: Final = 5
 _BAD_REQUEST: Final = 400
 _NOBODYS: Final = "lsst-lfa-check"
@@ -42,6 +41,8 @@ class Endpoint(NamedTuple):
         The proxy on the way, without credentials; "" for none.
     verify : `bool` or `str`
         How certificates are verified; see `S3Session`.
+    timeout : `float`
+        Seconds to wait for a connection, and for a response.
     """
 
     url: str
@@ -49,9 +50,10 @@ class Endpoint(NamedTuple):
     port: int
     proxy: str
     verify: bool | str
+    timeout: float
 
     @classmethod
-    def find(cls, url: str, profile: str | None) -> Endpoint:
+    def find(cls, url: str, profile: str | None, timeout: float) -> Endpoint:
         """Take a URL apart, and see what the environment says of proxies and certificates. It blocks."""
         parts = urlsplit(url)
         proxy = "" if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme, "")
@@ -62,7 +64,7 @@ class Endpoint(NamedTuple):
             msg = "The URL of the proxy is not http(s)://host:port. Check HTTPS_PROXY and HTTP_PROXY."
             raise errors.ConfigurationError(msg) from None
         shown = f"{way.hostname}:{port}" if proxy else ""
-        return cls(url, str(way.hostname), port, shown, _authorities(profile))
+        return cls(url, str(way.hostname), port, shown, _authorities(profile), timeout)
 
     @property
     def tls(self) -> bool:
@@ -79,6 +81,10 @@ class Endpoint(NamedTuple):
     def translate(self, error: Exception) -> errors.LfaError:
         """Say what an error means, with its cure."""
         request = RequestInfo("check", "", None, self.url)
+        if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the system's
+            cause = f"no response within {self.timeout:g} s"
+            hint = "Check the server and the network, or raise --timeout."
+            return request.failed(errors.TransferTimeoutError, cause, hint, transient=True)
         found = translate_error(error, request)
         if found is None and isinstance(error, OSError):
             hint = "Check S3_ENDPOINT_URL and the network, and that the service is running."
@@ -108,7 +114,7 @@ async def connect(endpoint: Endpoint) -> tuple[str, float]:
     """
     begun = time.monotonic()
     try:
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(endpoint.timeout):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
     except (OSError, ValueError) as error:
         raise endpoint.unreachable(error) from error
@@ -127,7 +133,7 @@ async def shake_hands(endpoint: Endpoint) -> tuple[str, datetime | None]:
     """
     try:
         context = await in_thread(make_tls_context, endpoint.verify, None)
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(endpoint.timeout):
             _, writer = await asyncio.open_connection(
                 endpoint.host, endpoint.port, ssl=context, server_hostname=endpoint.host
             )
@@ -165,10 +171,10 @@ async def ask(endpoint: Endpoint, bucket: str) -> Responses:
     proxies = getproxies() if endpoint.proxy else {}
     skews, latencies = [], []
     try:
-        async with HttpSession(timeout=_TIMEOUT, proxies=proxies, verify=endpoint.verify) as http:
+        async with HttpSession(timeout=endpoint.timeout, proxies=proxies, verify=endpoint.verify) as http:
             for _ in range(1 + _REQUESTS):
                 begun, now = time.monotonic(), time.time()
-                async with asyncio.timeout(_TIMEOUT):
+                async with asyncio.timeout(endpoint.timeout):
                     response = await http.get(f"{endpoint.url}/{quote(bucket or _NOBODYS)}", {})
                     with closing(response):
                         await read_body(response)
@@ -198,7 +204,7 @@ async def _require_plain(endpoint: Endpoint) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        async with asyncio.timeout(_TIMEOUT):
+        async with asyncio.timeout(endpoint.timeout):
             _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
     except OSError:
         return

@@ -11,7 +11,7 @@ from lsst_lfa import MockS3Server, errors
 from lsst_lfa._cli.checks import Finding, annex_bucket, clock, credential_source, run_checks, worst
 from lsst_lfa._cli.targets import Places
 from lsst_lfa.sites import SITES, Site
-from tests.faults import Fault, FaultyS3Server, Status
+from tests.faults import Fault, FaultyS3Server, Silence, Status
 
 from .command_line import Ran, Shell, in_bucket, point_at
 
@@ -47,7 +47,7 @@ async def _keys(bucket: object) -> list[str]:
 async def test_a_write_that_fails_leaves_nothing(shell: Shell, monkeypatch: pytest.MonkeyPatch, operation: str) -> None:
     async with FaultyS3Server([Fault(operation, Status(500, "InternalError"))]) as faulty:
         monkeypatch.setenv("S3_ENDPOINT_URL", faulty.endpoint_url)
-        findings = [finding async for finding in run_checks(Places(), "s3://test", write=True)]
+        findings = [finding async for finding in run_checks(Places(), "s3://test", write=True, limit=5.0)]
         assert [(each.name, each.state) for each in findings[-2:]] == [("bucket", "OK"), ("write", "failed")]
         assert len(faulty.calls("DeleteObject")) == 1
         assert faulty.calls("DeleteObject")[0].key == faulty.calls("PutObject")[0].key
@@ -115,13 +115,29 @@ def test_what_fails_first_is_named_and_what_needs_it_is_not_tried(  # noqa: PLR0
 
 
 def test_a_server_that_says_nothing_is_5(shell: Shell, silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lsst_lfa._cli import probing
-
-    monkeypatch.setattr(probing, "_TIMEOUT", 0.2)
     monkeypatch.setenv("S3_ENDPOINT_URL", f"http://127.0.0.1:{silent_port}")
-    ran = shell("check", "s3://test", "--json")
+    ran = shell("check", "s3://test", "--timeout", "0.5", "--json")
     assert ran.code == 5
     assert (states(ran)["connection"], states(ran)["service"]) == ("OK", "failed")
+    assert "no response within 0.5 s" in ran.json[3]["message"]
+
+
+@pytest.mark.fast_clock
+@pytest.mark.parametrize(("limit", "state"), [(1.0, "failed"), (30.0, "OK")])
+async def test_a_bucket_that_takes_its_time(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, limit: float, state: str
+) -> None:
+    async with FaultyS3Server([Fault("ListObjectsV2", Silence(seconds=5))]) as slow:
+        monkeypatch.setenv("S3_ENDPOINT_URL", slow.endpoint_url)
+        findings = [finding async for finding in run_checks(Places(), "s3://test", write=False, limit=limit)]
+        assert next(each.state for each in findings if each.name == "bucket") == state
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "inf", "soon"])
+def test_a_timeout_that_is_none_is_2(shell: Shell, seconds: str) -> None:
+    ran = shell("check", "s3://test", "--timeout", seconds)
+    assert ran.code == 2
+    assert "--timeout" in ran.err
 
 
 @pytest.mark.parametrize(
