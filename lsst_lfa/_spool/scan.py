@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
     from .record import Announce
 
-__all__ = ["Found", "Scan", "file_system", "foreign_files", "prune_all"]
+__all__ = ["Found", "Scan", "file_system", "foreign_files", "is_volatile", "prune_all"]
 
 log = logging.getLogger(__name__)
 
 # A sidecar gets its name at most this many seconds after it was created.
 _MAKING = 60.0
+_VOLATILE = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
 
 
 class Found(NamedTuple):
@@ -183,6 +184,11 @@ def file_system(path: Path) -> str:
         if path.is_relative_to(point) and len(point.parts) >= best:
             best, kind = len(point.parts), after.split(" ")[0]
     return kind
+
+
+def is_volatile(kind: str) -> bool:
+    """Return whether files on a file system of this type are lost with the container, or when the machine restarts."""
+    return kind in _VOLATILE
 
 
 def _walk(root: Path) -> Iterator[tuple[str, set[str]]]:

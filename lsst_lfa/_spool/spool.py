@@ -17,7 +17,7 @@ from lsst_lfa._transfer.files import safe_join
 from lsst_lfa.naming import revised_key
 
 from .entry import PART, SIDECAR, Entry, claim, create_sidecar, read_sidecar
-from .scan import Scan, file_system, foreign_files, prune_all
+from .scan import Scan, file_system, foreign_files, is_volatile, prune_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 _MAX_REVISIONS: Final = 10_000
 # Another process may remove empty folders: a new one may be gone before it contains a file.
 _FOLDER_ATTEMPTS: Final = 5
-_VOLATILE: Final = frozenset({"overlay", "tmpfs", "ramfs", "aufs"})
 
 
 class NotKeptError(Exception):
@@ -203,7 +202,7 @@ class Spool:
         if not os.access(self.folder, os.W_OK | os.X_OK):
             log.warning("the spool %s cannot be written to, so files go to S3 directly", self.folder)
         kind = file_system(self.folder.resolve())
-        if kind in _VOLATILE:
+        if is_volatile(kind):
             log.warning(
                 "the spool %s is on %s: it dies with the container, and so do the files in it. Mount a volume",
                 self.folder,

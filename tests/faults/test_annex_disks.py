@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,31 +12,15 @@ from lsst_lfa import errors
 from lsst_lfa._spool.record import parse_sidecar
 
 from .annex_harness import DOWN, play
+from .disks import make_read_only, mounted_disk
 from .harness import LARGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """Mount a disk of 4 MiB, which needs root; who is not has the other tests of full disks, which need no mount."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount here: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 async def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    with small_disk(disk):
+    with mounted_disk(tmp_path / "disk", "4m") as disk:
         async with play(tmp_path) as it:
             it.annex = it.another(spool=disk)
             it.folder = disk
@@ -58,10 +40,8 @@ async def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 async def test_a_disk_that_is_read_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    with small_disk(disk):
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with mounted_disk(tmp_path / "disk", "4m") as disk:
+        make_read_only(disk)
         async with play(tmp_path) as it:
             it.annex = it.another(spool=disk)
             with caplog.at_level(logging.WARNING):

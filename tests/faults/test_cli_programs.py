@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import pty
 import re
@@ -12,7 +13,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from . import Fault, FaultyS3Server, ReceiveSlowly, SendSlowly
 
@@ -189,6 +192,18 @@ async def test_the_standard_input_goes_up_whatever_it_is(tmp_path: Path) -> None
             assert await asyncio.wait_for(waiting.wait(), 30) == 130
         assert not server.uploads
         assert ("test", "never") not in server.objects
+
+
+@pytest.mark.parametrize("arguments", [("header",), ("preview", "--hdu", "1")], ids=lambda each: each[0])
+async def test_of_a_large_fits_file_only_what_is_needed_is_read(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(np.zeros((2000, 2000))), fits.ImageHDU(np.zeros((2, 2)))]).writeto(file)
+    async with FaultyS3Server() as server:
+        server.put("test", "large.fits", file.getvalue())
+        command, *options = arguments
+        code, out, err = await Program(server, tmp_path).output(command, "s3://test/large.fits", *options)
+        assert (code, out != "") == (0, True), err
+        assert server.bytes_sent["GetObject"] < 100_000
 
 
 async def test_help_loads_nothing_heavy_and_names_are_completed(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from lsst_lfa.errors import AccessDeniedError, LfaError
 
 from . import Fault, Hook, Status
+from .disks import make_read_only, mounted_disk
 from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, open_harness
 
 if TYPE_CHECKING:
@@ -38,16 +38,9 @@ def no_file_larger_than(size: int) -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 2 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=False, capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    """Mount a disk of 2 MiB."""
+    with mounted_disk(tmp_path / "disk", "2m") as folder:
+        yield folder
 
 
 async def test_a_full_disk(small_disk: Path) -> None:
@@ -75,7 +68,7 @@ async def test_a_limit(tmp_path: Path) -> None:
 
 async def test_a_read_only_disk(small_disk: Path) -> None:
     async with open_harness(small_disk) as harness:
-        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+        make_read_only(small_disk)
         with pytest.raises(OSError, match="Read-only"):
             await harness.bucket.download_file(KEY, harness.destination)
         harness.check_folder(OLD)

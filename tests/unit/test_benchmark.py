@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import itertools
 import json
@@ -19,10 +18,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lsst_lfa import TransferConfig
-from lsst_lfa._transfer import lanes
 from tests.benchmark.line import LOOPBACK, LineSpec, order, run_line
 from tests.benchmark.options import parse_line
-from tests.benchmark.ours import fix_lanes
 from tests.benchmark.peers import fixed, parse_peer
 from tests.benchmark.picture import panels
 from tests.benchmark.report import Results, load, overview, report
@@ -204,22 +201,43 @@ def test_modes_that_there_are_not_are_refused(name: str) -> None:
         parse_peer(name)
 
 
-async def test_a_fixed_number_of_requests_is_kept_whatever_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("initial", "decide"):
-        monkeypatch.setattr(lanes, name, getattr(lanes, name))  # puts it back
+def _output(code: str) -> str:
+    """Run code in a process of its own, as measurements are: what they fix is fixed for good."""
+    return subprocess.run([sys.executable, "-c", code], check=True, cwd=_ROOT, stdout=subprocess.PIPE, text=True).stdout
+
+
+def test_a_fixed_number_of_requests_is_kept_whatever_is_measured() -> None:
+    code = """
+import asyncio
+from lsst_lfa._transfer.lanes import Lanes
+from tests.benchmark.ours import fix_lanes
+
+async def main():
     fix_lanes(5)
-    each = lanes.Lanes(32)
+    lanes = Lanes(32)
     for _ in range(20):
-        each.moved(2**30)
-        each.throttled()
+        lanes.moved(2**30)
+        lanes.throttled()
         await asyncio.sleep(0.02)
-    assert each.width == 5
+    print(lanes.width)
+
+asyncio.run(main())
+"""
+    assert _output(code) == "5\n"
 
 
-def test_lanes_that_cannot_be_fixed_are_not_measured_as_if_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(lanes, "decide")
-    with pytest.raises(LookupError):
-        fix_lanes(5)
+def test_lanes_that_cannot_be_fixed_are_not_measured_as_if_they_were() -> None:
+    code = """
+from lsst_lfa._transfer import lanes
+from tests.benchmark.ours import fix_lanes
+
+del lanes.decide
+try:
+    fix_lanes(5)
+except LookupError:
+    print("refused")
+"""
+    assert _output(code) == "refused\n"
 
 
 def _series(rates: list[tuple[float, float]]) -> list[tuple[float, float]]:

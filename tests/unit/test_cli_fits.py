@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
 import random
 import re
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,19 +17,19 @@ from astropy.io import fits
 from astropy.table import Table
 from PIL import Image
 
-from lsst_lfa import TransferConfig
-from lsst_lfa._bucket_for import make_session
-from lsst_lfa._cli import targets
+from lsst_lfa._cli.spectra import Axis, draw_spectrum
+from tests.clock import JOBS, FastClockLoop
 
 from .command_line import Shell, in_bucket, point_at
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from lsst_lfa import MockS3Server
 
 WAVELENGTHS = np.linspace(350, 1000, 100)
+FLUXES = np.exp(-(((WAVELENGTHS - 500) / 30) ** 2))
 TAB = """\
 CNAME1  = 'Wavelength'
 CTYPE1  = 'WAVE-TAB'
@@ -67,7 +68,7 @@ def image() -> bytes:
 @cache
 def spectrum() -> bytes:
     """A file as a fiber spectrograph has it: fluxes, and a table of their wavelengths."""
-    flux = fits.PrimaryHDU(np.exp(-(((WAVELENGTHS - 500) / 30) ** 2)))
+    flux = fits.PrimaryHDU(FLUXES)
     for card in TAB.splitlines():
         flux.header.append(fits.Card.fromstring(card))
     table = Table({"wavelength": [WAVELENGTHS.reshape(-1, 1)]})
@@ -84,10 +85,11 @@ def shell(
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be tried again."""
-    once = partial(make_session, config=TransferConfig(max_attempts=1))
-    monkeypatch.setattr(targets, "make_session", once)
+def fast_commands(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let commands wait for no timer; for those that talk to no other thread or process."""
+    monkeypatch.setattr(asyncio.events, "new_event_loop", FastClockLoop)
+    with JOBS.counted():
+        yield
 
 
 def put(server: MockS3Server, data: bytes, key: str) -> None:
@@ -148,25 +150,6 @@ def test_machines_get_a_line_for_each_hdu(shell: Shell, where: list[str]) -> Non
     assert "X-Amz" not in json.dumps(found)
 
 
-def test_only_headers_are_read(shell: Shell, server: MockS3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lsst_lfa._transfer.reader import ObjectReader
-
-    put(server, to_bytes([fits.PrimaryHDU(np.zeros((2000, 2000))), fits.ImageHDU(np.zeros((2, 2)))]), "large.fits")
-    counts: list[int] = []
-    read_ranges = ObjectReader.read_ranges
-
-    async def counted(self: ObjectReader, spans: Sequence[tuple[int, int]], prefix: bytes = b"") -> io.BytesIO:
-        counts.extend(stop - start for start, stop in spans)
-        return await read_ranges(self, spans, prefix)
-
-    monkeypatch.setattr(ObjectReader, "read_ranges", counted)
-    assert shell("header", "s3://test/large.fits").code == 0
-    assert sum(counts) < 100_000
-    counts.clear()
-    assert shell("preview", "s3://test/large.fits", "--hdu", 1).code == 0
-    assert sum(counts) < 100_000
-
-
 def picture(path: Path) -> Image.Image:
     return Image.open(io.BytesIO(path.read_bytes()))
 
@@ -200,25 +183,12 @@ def test_machines_are_told_what_was_drawn(shell: Shell, tmp_path: Path) -> None:
     assert "plane 3 of 5" in found["shows"]
 
 
-def test_a_spectrum_is_plotted_with_the_wavelengths_of_its_table(
-    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from lsst_lfa._cli import picturing, spectra
-
-    drawn: list[Any] = []
-
-    def draw(x: spectra.Axis, y: spectra.Axis, title: str) -> Any:
-        drawn.append((x, y))
-        return spectra.draw_spectrum(x, y, title)
-
-    monkeypatch.setattr(picturing, "draw_spectrum", draw)
+def test_a_spectrum_is_plotted_with_the_wavelengths_of_its_table(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "spectrum.fits").write_bytes(spectrum())
     ran = shell("preview", "spectrum.fits")
     assert (ran.code, ran.out) == (0, "spectrum.png\n")
-    x, y = drawn[0]
-    assert x.label == "Wavelength [nm]"
-    np.testing.assert_allclose(x.values, WAVELENGTHS)
-    assert y.values.max() == pytest.approx(1, abs=0.01)
+    expected = draw_spectrum(Axis(WAVELENGTHS, "Wavelength [nm]"), Axis(FLUXES, "flux"), "spectrum.fits")
+    assert (tmp_path / "spectrum.png").read_bytes() == expected.png
     assert picture(tmp_path / "spectrum.png").size == (1000, 500)
 
 
@@ -312,7 +282,6 @@ def test_what_is_not_a_whole_fits_file_is_told(  # noqa: PLR0917
         (["none.fits"], 3, "none.fits"),
         (["."], 1, "not a regular file"),
         (["/dev/zero"], 1, "not a regular file"),
-        (["http://127.0.0.1:1/test/a.fits"], 5, "127.0.0.1:1"),
         (["image.fits", "--hdu", "9"], 3, "no HDU 9; it has 0 PRIMARY, 1 R22_S11, 2 CUBE, 3 TABLE"),
         (["image.fits", "--hdu", "CUBE,7"], 3, "no HDU CUBE,7"),
         (["image.fits", "--hdu", "-5"], 3, "no HDU -5"),
@@ -320,7 +289,6 @@ def test_what_is_not_a_whole_fits_file_is_told(  # noqa: PLR0917
     ],
 )
 @pytest.mark.parametrize("command", ["header", "preview"])
-@pytest.mark.usefixtures("impatient")
 def test_what_is_not_there_is_told_with_its_exit_code(  # noqa: PLR0917
     shell: Shell, tmp_path: Path, command: str, arguments: list[str], code: int, said: str
 ) -> None:
@@ -328,6 +296,14 @@ def test_what_is_not_there_is_told_with_its_exit_code(  # noqa: PLR0917
     ran = shell(command, *arguments)
     assert ran.code == code, ran.err
     assert said in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize("command", ["header", "preview"])
+def test_a_service_that_is_not_there_is_5(shell: Shell, fast_commands: None, command: str) -> None:
+    ran = shell(command, "http://127.0.0.1:1/test/a.fits")
+    assert ran.code == 5
+    assert "127.0.0.1:1" in ran.err
     assert "Traceback" not in ran.err
 
 

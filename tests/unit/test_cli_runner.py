@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 
-from lsst_lfa import _cli, errors
+from lsst_lfa import errors
 from lsst_lfa._cli.output import Output, human_size, printable
 from lsst_lfa._cli.runner import PartlyFailedError, exit_code, message, run
 
@@ -152,15 +153,11 @@ def test_secrets_in_urls_are_not_shown(lfa: Shell, server: MockS3Server) -> None
         assert "hunter2" not in done.out + done.err
 
 
-def test_without_the_extra_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("lsst_lfa._cli.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "click", None)
-    monkeypatch.delattr(_cli, "group", raising=False)
-    assert _cli.main(["ls"]) == 1
-    assert capsys.readouterr().err == "lsst-lfa: click is not installed. Do: pip install 'lsst-lfa[cli]'\n"
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = 'import sys; sys.modules["click"] = None; from lsst_lfa._cli import main; sys.exit(main(["ls"]))'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "lsst-lfa: click is not installed. Do: pip install 'lsst-lfa[cli]'\n"
 
 
 def test_numbers_and_names_as_people_read_them() -> None:

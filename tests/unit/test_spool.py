@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +21,8 @@ import pytest
 
 from lsst_lfa import Spool
 from lsst_lfa._spool import Entry, NotKeptError, Record
-from lsst_lfa._spool import entry as entries
 from lsst_lfa._spool.record import change_line, parse_sidecar
-from lsst_lfa._spool.scan import file_system
+from lsst_lfa._spool.scan import file_system, is_volatile
 from lsst_lfa._transfer import files
 
 RECORD = Record(bucket="bucket", key="GC:1/image/2026/01/31/a ü.fits", component="GC:1", sequence=5)
@@ -263,16 +264,20 @@ def test_bytes_are_counted(tmp_path: Path) -> None:
 
 
 async def test_cancelled_in_mid_reservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = entries.lock
+    real = fcntl.flock
+    begun, cancelled = threading.Event(), threading.Event()
 
-    def slow(fd: int) -> bool:
-        time.sleep(0.1)
-        return real(fd)
+    def slow(fd: int, operation: int) -> None:
+        begun.set()
+        cancelled.wait(10)
+        real(fd, operation)
 
-    monkeypatch.setattr(entries, "lock", slow)
+    monkeypatch.setattr(fcntl, "flock", slow)
     task = asyncio.ensure_future(Spool(tmp_path).reserve(RECORD))
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(begun.wait, 10)
     task.cancel()
+    await asyncio.sleep(0)
+    cancelled.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
@@ -298,13 +303,13 @@ async def test_a_file_is_one_holders(tmp_path: Path) -> None:
 async def test_a_file_that_was_removed_while_it_was_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spool = Spool(tmp_path)
     entry = await put(spool)
-    real = entries.lock
+    real = fcntl.flock
 
-    def remove_first(fd: int) -> bool:
+    def remove_first(fd: int, operation: int) -> None:
         entry.sidecar.unlink(missing_ok=True)
-        return real(fd)
+        real(fd, operation)
 
-    monkeypatch.setattr(entries, "lock", remove_first)
+    monkeypatch.setattr(fcntl, "flock", remove_first)
     with pytest.raises(FileNotFoundError):
         await spool.claim(str(entry.sidecar))
 
@@ -448,21 +453,26 @@ def test_thousands_of_files_are_found_at_once(tmp_path: Path) -> None:
 # Where it is
 
 
-@pytest.mark.parametrize(("kind", "warned"), [("overlay", True), ("tmpfs", True), ("ext4", False), ("nfs4", False)])
-async def test_a_folder_that_dies_with_its_container(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, warned: bool
+@pytest.mark.parametrize(("kind", "volatile"), [("overlay", True), ("tmpfs", True), ("ext4", False), ("nfs4", False)])
+def test_types_of_file_systems_that_die_with_their_container(kind: str, volatile: bool) -> None:
+    assert is_volatile(kind) is volatile
+
+
+def test_a_folder_that_dies_with_its_container(
+    tmp_path: Path, memory_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("lsst_lfa._spool.spool.file_system", lambda _: kind)
     with caplog.at_level(logging.WARNING):
-        await Spool(tmp_path / "spool").open("bucket")
-    assert ("dies with the container" in caplog.text) == warned
-    assert (tmp_path / "spool").is_dir()
+        asyncio.run(Spool(tmp_path / "spool").open("bucket"))
+        assert bool(caplog.messages) == is_volatile(file_system(tmp_path))
+        caplog.clear()
+        asyncio.run(Spool(memory_folder / "spool").open("bucket"))
+    assert f"{memory_folder}/spool is on tmpfs: it dies with the container" in caplog.text
+    assert (memory_folder / "spool").is_dir()
 
 
-def test_types_of_file_systems() -> None:
+def test_the_type_of_a_folders_file_system(memory_folder: Path) -> None:
     assert file_system(Path("/proc/self")) == "proc"
-    if os.path.ismount("/dev/shm"):
-        assert file_system(Path("/dev/shm/a/b")) == "tmpfs"
+    assert file_system(memory_folder / "a" / "b") == "tmpfs"
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
