@@ -115,6 +115,7 @@ class Uploads(BucketBase):
         naming.check_key(key)
         options = upload_options(key, content_type, metadata, extra_args, if_none_match=if_none_match)
         source, progress = open_source(fileobj), Progress(callback)
+        del fileobj  # an error's traceback keeps this frame, perhaps for long, but must not keep the data
         async with self._borrow("upload", key, self._config.total_timeout) as client:
             await upload(client, key, source, progress, options)
         return self.url(key)

@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import mmap
 import re
+from contextlib import suppress
 from pickle import PickleBuffer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-__all__ = ["copied", "flat_view", "is_buffer", "new_memory", "require_bytes"]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
 
+__all__ = ["LentViews", "Part", "copied", "flat_view", "gather", "is_buffer", "new_memory", "release", "require_bytes"]
+
+Part = list[memoryview]
+
+# Shorter pieces are joined: many small views cost more than a copy.
+_SMALL = 64 * 1024
 # Copied in one turn of the event loop.
 _COPY = 1024 * 1024
 # PEP 3118: Python objects, and pointers. Text between colons is a name.
@@ -70,3 +79,48 @@ async def copied(data: object) -> memoryview:
 def new_memory(size: int) -> memoryview:
     """Return memory that does not come from malloc, which keeps for each thread what that thread once had."""
     return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
+def release(views: Iterable[memoryview]) -> None:
+    """Let go of memory, whoever still has these views.
+
+    After a failure the frames in the error's traceback have them, often until
+    the garbage collector finds it; that counts objects, not bytes, so dozens
+    of uploads may fail before it does.
+    """
+    for view in views:
+        with suppress(BufferError):  # a thread that hangs uses it
+            view.release()
+
+
+class LentViews:
+    """Views that were lent, as long as somebody has them."""
+
+    def __init__(self) -> None:
+        self._views: WeakValueDictionary[int, memoryview] = WeakValueDictionary()
+
+    def add(self, views: Iterable[memoryview]) -> None:
+        """Note that these are lent as well."""
+        self._views.update((id(view), view) for view in views)
+
+    def release(self) -> None:
+        """Release those that somebody still has."""
+        release(list(self._views.values()))
+
+
+async def gather(read: Callable[[int], Awaitable[memoryview]], size: int) -> Part:
+    """Read exactly ``size`` bytes, or what is left, and join small pieces."""
+    views: Part = []
+    small = bytearray()
+    while size and (piece := await read(size)).nbytes:
+        size -= piece.nbytes
+        if piece.nbytes < _SMALL:
+            small += piece
+            continue
+        if small:
+            views.append(memoryview(small))
+            small = bytearray()
+        views.append(piece)
+    if small:
+        views.append(memoryview(small))
+    return views

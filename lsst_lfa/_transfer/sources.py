@@ -15,18 +15,18 @@ from lsst_lfa.errors import SourceChangedError
 
 from .concurrency import OwnThread, finish_in_thread, in_thread
 from .files import open_regular
-from .memory import copied, flat_view, is_buffer, new_memory, require_bytes
+from .memory import copied, flat_view, gather, is_buffer, new_memory, release, require_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
     from types import TracebackType
 
     from typing_extensions import Buffer
 
+    from .memory import Part
+
 __all__ = ["Source", "Uploadable", "open_source"]
 
-# Shorter pieces are joined: many small views cost more than a copy.
-_SMALL = 64 * 1024
 # Seconds that closing a file, or restoring its position, may take before it is left to its thread.
 _END_TIMEOUT = 2.0
 # Files whose `readinto` is known to work as well as `read`; a user's own class may have only the latter.
@@ -37,8 +37,6 @@ with suppress(ImportError):
     from aiofiles.threadpool.binary import AsyncBufferedIOBase, AsyncFileIO
 
     _AIOFILES = (AsyncBufferedIOBase, AsyncFileIO)
-
-Part = list[memoryview]
 
 
 class _SyncReader(Protocol):
@@ -155,6 +153,7 @@ class _BufferSource:
         # Not left to the garbage collector: an error's traceback keeps its references.
         for view in reversed(self._views):
             view.release()
+        self._obj = None
 
     async def read(self, size: int) -> Part:
         piece = self._all[self._position : self._position + size]
@@ -179,9 +178,9 @@ class _BytesIOSource(_BufferSource):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await super().__aexit__(kind, error, trace)
         if error is None and not self._obj.closed:
             self._obj.seek(0, io.SEEK_END)
+        await super().__aexit__(kind, error, trace)
 
 
 def _sync(file: Any) -> Any:
@@ -253,7 +252,11 @@ class _FileSource:
             assert error is not None  # noqa: S101 - for the type checker
             error.add_note(f"the source's position could not be restored: {failure!r}")
         finally:
-            self._thread.shutdown()
+            self._end()
+
+    def _end(self) -> None:
+        self._thread.shutdown()
+        release(self._recycled)
 
     async def _restore(self, start: int) -> None:
         """Go back to ``start``, without waiting for a file that hangs."""
@@ -266,7 +269,7 @@ class _FileSource:
                 await result
 
     async def read(self, size: int) -> Part:
-        return await self._fill(size) if self._fills else await _gather(self._next, size)
+        return await self._fill(size) if self._fills else await gather(self._next, size)
 
     def recycle(self, part: Part) -> None:
         # Providing new memory takes the system longer than reading a file into it.
@@ -283,11 +286,16 @@ class _FileSource:
 
     async def _fill(self, size: int) -> Part:
         view = self._memory(size)
-        done = 0
-        while done < size and (count := await self._call("readinto", view[done:])) != 0:
-            if count is None:
-                raise _nothing_yet()
-            done += count
+        views, done = [view], 0
+        try:
+            while done < size and (count := await self._call("readinto", views[-1])) != 0:
+                if count is None:
+                    raise _nothing_yet()
+                done += count
+                views.append(view[done:])
+        except BaseException:
+            release(views)
+            raise
         return [view[:done]] if done else []
 
     async def _next(self, size: int) -> memoryview:
@@ -341,7 +349,7 @@ class _PathSource(_FileSource):
         try:
             await finish_in_thread(self._close, executor=self._thread, limit=_END_TIMEOUT)
         finally:
-            self._thread.shutdown()
+            self._end()
 
 
 class _IteratorSource:
@@ -361,12 +369,13 @@ class _IteratorSource:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        release([self._left])
         close = getattr(self._iterator, "aclose", None)
         if close is not None:
             await close()
 
     async def read(self, size: int) -> Part:
-        return await _gather(self._next, size)
+        return await gather(self._next, size)
 
     def recycle(self, part: Part) -> None:
         part.clear()
@@ -379,21 +388,3 @@ class _IteratorSource:
                 break
         piece, self._left = self._left[:size], self._left[size:]
         return piece
-
-
-async def _gather(read: Callable[[int], Awaitable[memoryview]], size: int) -> Part:
-    """Read exactly ``size`` bytes, or what is left, and join small pieces."""
-    views: Part = []
-    small = bytearray()
-    while size and (piece := await read(size)).nbytes:
-        size -= piece.nbytes
-        if piece.nbytes < _SMALL:
-            small += piece
-            continue
-        if small:
-            views.append(memoryview(small))
-            small = bytearray()
-        views.append(piece)
-    if small:
-        views.append(memoryview(small))
-    return views

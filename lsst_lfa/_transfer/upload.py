@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from lsst_lfa.errors import KeyExistsError, KeyNotFoundError, LfaError, SourceCh
 
 from .concurrency import task_group, uninterrupted
 from .etag import md5_etag, multipart_etag, parts_in
+from .memory import LentViews
 from .object_options import UploadOptions
 from .operations import require_absent
 from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from .attempts import BucketClient
     from .config import TransferConfig
     from .lanes import Lanes
+    from .memory import Part
     from .progress import Progress
-    from .sources import Part, Source
+    from .sources import Source
 
 __all__ = ["MultipartUpload", "read_parts", "upload"]
 
@@ -56,7 +58,7 @@ async def upload(
     whenever it is cancelled, no multipart upload is left behind; if the server
     cannot be reached to abort it, its ID is logged.
     """
-    async with source, aclosing(read_parts(source, _part_sizes(source, client.config, client.slots.up))) as parts:
+    async with _open_parts(source, client) as parts:
         first: list[Part] = []
         size, known = 0, source.size or 0
         while max(size, known) <= client.config.multipart_threshold and (part := await anext(parts, None)) is not None:
@@ -68,6 +70,18 @@ async def upload(
         views = [view for part in first for view in part]
         await progress.follow(_put(client, key, views, progress, options))
         await progress.finish()
+
+
+@asynccontextmanager
+async def _open_parts(source: Source, client: BucketClient) -> AsyncIterator[AsyncGenerator[Part, None]]:
+    """Open a source, to read its parts; their memory ends with the block, whoever still has them."""
+    async with source:
+        sizes, lent = _part_sizes(source, client.config, client.slots.up), LentViews()
+        async with aclosing(read_parts(source, sizes, lent)) as parts:
+            try:
+                yield parts
+            finally:
+                lent.release()
 
 
 def _size(part: Part) -> int:
@@ -84,11 +98,12 @@ def _part_sizes(source: Source, config: TransferConfig, lanes: Lanes) -> Iterato
     return part_sizes(source.size, most if source.size is None else even_part_size(source.size, width, least, most))
 
 
-async def read_parts(source: Source, sizes: Iterable[int]) -> AsyncGenerator[Part, None]:
-    """Read one part after another, of these sizes; a source must yield as many bytes as its size says."""
+async def read_parts(source: Source, sizes: Iterable[int], lent: LentViews) -> AsyncGenerator[Part, None]:
+    """Read one part after another, of these sizes, and lend it; a source must yield as many bytes as its size says."""
     done = 0
     for size in sizes:
         part = await source.read(size)
+        lent.add(part)
         done += _size(part)
         if source.size is not None and (done > source.size or (_size(part) < size and done != source.size)):
             raise _changed(source, done)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import hashlib
 import io
 import logging
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ import pytest
 from lsst_lfa import LargeFileAnnex, S3Session, Spool, TransferConfig, errors
 
 from . import Close, Fault, ReceiveSlowly, Reset, Silence
-from .annex_harness import DOWN, HANGS, Topic, play, sources
+from .annex_harness import DOWN, HANGS, Topic, play, sources, until
 from .harness import BUCKET, LARGE, MiB
 
 if TYPE_CHECKING:
@@ -55,6 +57,28 @@ async def test_s3_is_away_and_comes_back(tmp_path: Path, fault: Fault) -> None:
         assert await it.annex.wait_stored(10)
         it.check(1)
         assert [(each.key, each.stored, each.path) for each in it.stored] == [("k.fits", True, None)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [DOWN, HANGS, Fault("UploadPart", Silence()), Fault("UploadPart", Reset(request_byte=100_000))],
+    ids=["refuses", "hangs", "hangs in mid-upload", "dies in mid-upload"],
+)
+async def test_what_is_kept_on_disk_is_not_kept_in_memory(tmp_path: Path, fault: Fault) -> None:
+    """Not even until the garbage collector comes by."""
+    data = os.urandom(len(LARGE))
+    async with play(tmp_path, upload_timeout=0.3) as it:
+        it.server.script(fault)
+        gc.disable()
+        try:
+            references = sys.getrefcount(data)
+            await it.annex.publish(data, generator="image", key="k.fits")
+            await until(lambda: sys.getrefcount(data) == references)
+        finally:
+            gc.enable()
+        it.server.script()
+        assert await it.annex.wait_stored(10)
+        it.check(1)
 
 
 async def test_an_upload_whose_response_is_lost(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import array
 import asyncio
 import gc
 import hashlib
+import io
 import mmap
+import os
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,14 @@ import pytest
 
 from lsst_lfa import TransferConfig, errors
 from lsst_lfa._transfer.concurrency import in_thread
+from tests.benchmark.instruments import forget_peak, memory
 
 from . import Action, Fault, Reset, Silence, Status
 from .harness import BUCKET, CONFIG, KEY, MiB, descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.fast_clock
 
@@ -197,3 +201,41 @@ async def test_an_upload_that_is_cancelled_while_it_is_hashed(
         await asyncio.sleep(0.05)
         assert touched == seen
         assert not server.seen
+
+
+async def pieces(path: Path) -> AsyncIterator[bytes]:
+    """Give a file's bytes, each piece in memory of its own."""
+    with path.open("rb") as file:
+        while piece := file.read(4 * MiB):
+            yield piece
+
+
+async def one_piece(path: Path) -> AsyncIterator[bytes]:
+    yield path.read_bytes()
+
+
+LARGE_SOURCES: dict[str, Callable[[Path], Any]] = {
+    "bytes": lambda path: path.read_bytes(),
+    "BytesIO": lambda path: io.BytesIO(path.read_bytes()),
+    "path": lambda path: path,
+    "iterator": pieces,
+    "iterator of one": one_piece,
+}
+
+
+@pytest.mark.parametrize("tls", [None], ids=["http"])
+@pytest.mark.parametrize("kind", LARGE_SOURCES)
+async def test_an_error_keeps_no_data(start: Start, tmp_path: Path, kind: str) -> None:
+    """Its traceback has the frames of the upload, and often is in a cycle: it may be there for long."""
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(48 * MiB))
+    refused = Fault("UploadPart", Status(403, "AccessDenied", early=True))
+    async with start(refused, config=TransferConfig()) as (_, bucket):
+        await bucket.upload(b"", "imports all that it takes")
+        forget_peak()
+        before = memory("VmRSS")
+        with pytest.raises(errors.AccessDeniedError) as caught:
+            await bucket.upload(LARGE_SOURCES[kind](path), KEY)
+        forget_peak()
+        assert memory("VmRSS") - before < 8 * MiB
+        assert caught.value.__traceback__

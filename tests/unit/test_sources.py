@@ -8,6 +8,7 @@ import ctypes
 import gc
 import io
 import mmap
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,41 @@ async def test_memory_that_is_too_short_is_not_used_again(tmp_path: Path) -> Non
         source.recycle(await source.read(10))
         (view,) = await source.read(20)
         assert bytes(view) == bytes(range(10, 30))
+
+
+@pytest.mark.parametrize("as_path", [True, False])
+async def test_memory_of_a_part_that_was_sent_ends_with_the_source(tmp_path: Path, *, as_path: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(100))
+    with path.open("rb") as file:
+        async with open_source(path if as_path else file) as source:
+            part = await source.read(10)
+            (view,) = part
+            source.recycle(part)
+            assert is_alive(view)
+        assert not is_alive(view)
+
+
+def is_alive(view: memoryview) -> bool:
+    try:
+        return view.nbytes > 0
+    except ValueError:
+        return False
+
+
+async def test_an_error_while_a_part_is_read_keeps_no_memory() -> None:
+    receiving, sending = os.pipe()
+    os.set_blocking(receiving, False)
+    os.write(sending, b"some")
+    with open(receiving, "rb", buffering=0) as file:  # noqa: PTH123
+        async with open_source(file) as source:
+            with pytest.raises(TypeError, match="non-blocking") as caught:
+                await source.read(100)
+    os.close(sending)
+    frames = [entry.frame.f_locals for entry in caught.traceback]
+    found = [value for names in frames for value in gc.get_referents(names) if isinstance(value, memoryview)]
+    assert len(found) > 0
+    assert not any(map(is_alive, found))
 
 
 async def test_bytes_of_others_are_never_written_to() -> None:

@@ -15,6 +15,7 @@ import aiofiles
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
+from lsst_lfa._transfer.memory import LentViews
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa._transfer.upload import read_parts
 from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, Silence, Status
@@ -92,7 +93,7 @@ async def test_the_last_part_may_be_full(kind: str, tmp_path: Path) -> None:
         async with (
             opened(kind, data, tmp_path / "source") as opened_source,
             open_source(opened_source) as source,
-            aclosing(read_parts(source, itertools.repeat(PART, 4))) as parts,
+            aclosing(read_parts(source, itertools.repeat(PART, 4), LentViews())) as parts,
         ):
             if size <= 4 * PART:
                 assert b"".join([view for part in [each async for each in parts] for view in part]) == data
