@@ -140,6 +140,8 @@ class Lanes:
             sample = Sample(now, self._moved / seconds, self._lane_seconds / seconds, self._throttled)
             self._tuning = decide(before, sample, self._ceiling)
             self._measured = True
+        elif self._throttled:  # that counts, however little was measured
+            self._tuning = decide(before, Sample(now, 0.0, 0.0, throttled=True), self._ceiling)
         self._throttled = False
         self._restart()
         if self._current().target != before.target:
