@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from botocore.exceptions import ClientError
-from botocore.parsers import create_parser
 from multidict import CIMultiDict
 
 from . import errors
 from ._bucket_for import make_session
+from ._client.error_responses import client_error
 from ._client.http import HttpSession, read_body
 from ._public import public
 from ._transfer.attempts import Requester, Slots, transfer
@@ -245,8 +244,7 @@ class _PresignedReader:
             body = await read_body(response)
         finally:
             response.close()
-        raw = {"status_code": response.status, "headers": CIMultiDict(response.headers), "body": body}
-        raise ClientError(create_parser("rest-xml").parse(raw, None), "GetObject")
+        raise client_error(response.status, CIMultiDict(response.headers), body, "GetObject")
 
 
 def explain_refusal(error: errors.ServiceError, expires: datetime | None) -> ErrorRule:

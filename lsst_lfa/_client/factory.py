@@ -7,7 +7,7 @@ import base64
 import copy
 import functools
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
@@ -23,6 +23,7 @@ from lsst_lfa._transfer.responses import parse_time
 from lsst_lfa.naming import is_tenant
 
 from .credentials import prepare_credentials
+from .data_requests import DataRequests
 from .http import HttpSession
 from .long_lists import ParserFactory, keep_lists_from_botocore
 from .signing import choose_signer
@@ -35,14 +36,27 @@ if TYPE_CHECKING:
 __all__ = ["install_handlers", "open_client"]
 
 
-async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
+class OpenClient(NamedTuple):
+    """A client, and the requests for objects' data that share its connections."""
+
+    client: Any
+    data: DataRequests
+
+
+async def open_client(settings: Settings) -> AsyncGenerator[OpenClient, None]:
     """Yield one client, which is closed with the generator.
 
     A bare generator, which contains no other: an event loop that ends closes
     all generators at the same time, and one cannot be closed while another one
     is closing.
     """
-    session, arguments = await in_thread(_prepare, settings)
+    opened: list[HttpSession] = []
+
+    def open_http(**options: Any) -> HttpSession:
+        opened.append(HttpSession(**options))
+        return opened[-1]
+
+    session, arguments = await in_thread(_prepare, settings, open_http)
     try:
         context = session.create_client(**arguments)
         client = await context.__aenter__()
@@ -56,16 +70,16 @@ async def open_client(settings: Settings) -> AsyncGenerator[Any, None]:
         ) from error
     try:
         install_handlers(client)
-        for operation in ("PutObject", "UploadPart"):
+        for operation in ("GetObject", "PutObject", "UploadPart"):
             client.meta.events.register_first(f"choose-signer.s3.{operation}", choose_signer)
         client.meta.events.register("response-received.s3", _require_xml)
         keep_lists_from_botocore(client)
-        yield client
+        yield OpenClient(client, DataRequests(client, opened[-1]))
     finally:
         await context.__aexit__(None, None, None)
 
 
-def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
+def _prepare(settings: Settings, open_http: Callable[..., HttpSession]) -> tuple[AioSession, dict[str, Any]]:
     """Read what a client needs from disk: botocore's models, configuration, credentials."""
     session = AioSession(event_hooks=copy.copy(_builtin_handlers()), include_builtin_handlers=False)
     settings.configure(session)
@@ -82,7 +96,7 @@ def _prepare(settings: Settings) -> tuple[AioSession, dict[str, Any]]:
         asyncio.run(prepare_credentials(session, settings))
     try:
         options = settings.config_arguments(session, sign=sign) | {"read_timeout": None}
-        config = AioConfig(http_session_cls=HttpSession, **options)
+        config = AioConfig(http_session_cls=open_http, **options)
         arguments = settings.client_arguments(session) | {"config": config}
     except ValueError as error:
         hint = "Check AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, and the profile."

@@ -13,6 +13,8 @@ from botocore.parsers import ResponseParserError
 
 from lsst_lfa._transfer.concurrency import run_in_thread
 
+from .error_responses import only_text, readable
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -118,16 +120,9 @@ class _Parser:
     async def parse(self, response: dict[str, Any], shape: Any) -> Any:
         """Parse a response; a large one in a thread."""
         response = _say_whether_truncated(response)
-        try:
+        with readable():
             if _is_long(response["body"]):
                 parsed = await run_in_thread(lambda: asyncio.run(self._parser.parse(response, shape)))
             else:
                 parsed = await self._parser.parse(response, shape)
-        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            # Only parsing happens here, so any exception is caused by the server's text.
-            msg = f"{type(error).__name__}: {error}"
-            raise ResponseParserError(msg) from error
-        if isinstance(parsed.get("Error"), dict):
-            # botocore assumes that each field is text, which is wrong if the server sent it twice.
-            parsed["Error"] = {name: text for name, text in parsed["Error"].items() if isinstance(text, str)}
-        return parsed
+        return only_text(parsed)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lsst_lfa._transfer.config import TransferConfig
     from lsst_lfa._transfer.failures import RequestInfo
 
+    from .data_requests import DataRequests
     from .settings import Settings
 
 __all__ = ["SharedClient"]
@@ -102,6 +103,7 @@ class SharedClient:
                 client.users.add(scope)
                 yield BucketClient(
                     client=opened.client,
+                    data=opened.data,
                     slots=opened.slots,
                     endpoint_url=opened.endpoint_url,
                     bucket=what.bucket,
@@ -174,6 +176,7 @@ class SharedClient:
 
 class _Opened(NamedTuple):
     client: Any
+    data: DataRequests
     slots: Slots
     endpoint_url: str
 
@@ -209,16 +212,15 @@ class _LoopClient:
             if self._opened is None:
                 holder = open_client(settings)
                 try:
-                    client = await anext(holder)
+                    client, data = await anext(holder)
                 except Exception as error:
                     failure = translate_error(error, what)
                     if failure is None:
                         raise
                     raise failure from error
                 self._holder = holder
-                self._opened = _Opened(
-                    client, Slots.make(settings.max_connections, settings.max_rate), client.meta.endpoint_url
-                )
+                slots = Slots.make(settings.max_connections, settings.max_rate)
+                self._opened = _Opened(client, data, slots, client.meta.endpoint_url)
             return self._opened
 
     def require_done(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from lsst_lfa.errors import LfaError, TransferTimeoutError, UnavailableError
 
@@ -19,8 +19,10 @@ from .retry import RetryPolicy
 from .timeouts import StallTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from types import TracebackType
+
+    import aiohttp
 
     from .config import TransferConfig
 
@@ -94,6 +96,16 @@ class Requester:
         return Attempts(self.info(operation, key), self.config, self.slots, extra_timeout)
 
 
+class DataRequests(Protocol):
+    """Sends and receives the data of objects, in one attempt."""
+
+    async def get(self, bucket: str, key: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Send a GET, with ``Range`` and ``If-Match`` as given; nothing of the body has been read."""
+
+    async def put(self, operation: str, bucket: str, key: str, body: Any, **params: Any) -> Mapping[str, Any]:
+        """Send a body; the response has an ``ETag``, if the server sent one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BucketClient(Requester):
     """Carries out one bucket's requests through an open client.
@@ -102,9 +114,12 @@ class BucketClient(Requester):
     ----------
     client
         An open aiobotocore client that does not retry by itself.
+    data : `DataRequests`
+        For the requests that carry an object's data.
     """
 
     client: Any
+    data: DataRequests
 
     async def call(self, operation: str, key: str | None = None, *, extra_timeout: float = 0.0, **params: Any) -> Any:
         """Carry out a request whose response is small, and return that response.

@@ -85,13 +85,7 @@ class S3RangeReader:
         return self._client.attempts("get_object", self._key)
 
     async def open(self, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        params = {name.replace("-", ""): value for name, value in headers.items()}
-        response = await self._client.client.get_object(Bucket=self._client.bucket, Key=self._key, **params)
-        body = response["Body"]
-        # aiobotocore 3.7 has a proxy of the response that our HTTP session returned, later ones have the response
-        # itself.
-        opened: aiohttp.ClientResponse = getattr(body, "raw_stream", body)
-        return opened
+        return await self._client.data.get(self._client.bucket, self._key, headers)
 
 
 class PinnedObject:

@@ -137,11 +137,10 @@ async def _send(
     await body.digest(config.integrity)
     if body.md5 is not None:
         params["ContentMD5"] = body.md5
-    call = getattr(client.client, operation)
     async for attempt in client.attempts(operation, key):
         async with attempt as timeout:
             data = body.watched_by(timeout) if len(body) else b""
-            response = await call(Bucket=client.bucket, Key=key, Body=data, ContentLength=len(body), **params)
+            response = await client.data.put(operation, client.bucket, key, data, **params)
             etag = strong_etag(require_field(client.info(operation, key), response, "ETag", str))
     progress.complete(len(body))
     return etag

@@ -1,0 +1,193 @@
+"""Requests that carry an object's data: signed by botocore, and made without the rest of it.
+
+botocore needs about 1 ms of the event loop to make such a request and to read its response, three quarters of it for
+what is the same each time. So it prepares one request for each bucket, which is never sent, and whose URL and signing
+context serve for the bucket's objects. Whatever is not as plain as that is left to botocore.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ClientError
+
+from .error_responses import check_success, client_error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import aiohttp
+
+    from .http import HttpSession
+
+__all__ = ["DataRequests"]
+
+_OPERATIONS = {"put_object": "PutObject", "upload_part": "UploadPart"}
+_HEADERS = {"ContentMD5": "Content-MD5", "ContentType": "Content-Type", "IfNoneMatch": "If-None-Match"}
+_QUERY = {"PartNumber": "partNumber", "UploadId": "uploadId"}
+_PLAIN = {*_HEADERS, *_QUERY, "Metadata"}
+# The key of the request that is only prepared. No object has it.
+_UNSENT = f"lsst_lfa-{secrets.token_hex(16)}"
+
+
+class _Request(NamedTuple):
+    """What `HttpSession.send` needs of a request."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: Any
+    stream_output: bool
+
+
+class _Template(NamedTuple):
+    """What the requests for a bucket's objects have in common.
+
+    Attributes
+    ----------
+    url : `str`
+        All of the URL but the key.
+    headers : `dict`
+        Headers that do not depend on the object.
+    context : `dict`
+        For the signature: its region, for example.
+    signer
+        botocore's signer, which has the credentials.
+    """
+
+    url: str
+    headers: dict[str, str]
+    context: dict[str, Any]
+    signer: Any
+
+
+class _PreparedError(Exception):
+    """Stops botocore before it signs and sends the request that was only to be prepared."""
+
+    def __init__(self, template: _Template) -> None:
+        super().__init__("this request was only prepared")
+        self.template = template
+
+
+class DataRequests:
+    """Sends and receives the data of objects.
+
+    Parameters
+    ----------
+    client
+        An open aiobotocore client.
+    http : `HttpSession`
+        The session behind it.
+    """
+
+    def __init__(self, client: Any, http: HttpSession) -> None:
+        self._client = client
+        self._http = http
+        self._templates: dict[str, _Template | None] = {}
+        config = client.meta.config
+        # Other checksums are botocore's, if the user has asked for them.
+        self._plain_puts = config.request_checksum_calculation == "when_required"
+        self._plain_gets = config.response_checksum_validation == "when_required"
+        client.meta.events.register("before-sign.s3.GetObject", _stop)
+
+    async def get(self, bucket: str, key: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """Send a GET, with ``Range`` and ``If-Match`` as given.
+
+        Returns
+        -------
+        response : `aiohttp.ClientResponse`
+            With its headers read, and nothing of its body.
+
+        Raises
+        ------
+        botocore.exceptions.ClientError
+            If the server responds with an error.
+        """
+        template = await self._template(bucket) if self._plain_gets else None
+        if template is not None:
+            response = await self._send(template, "GetObject", quote(key, safe="/~"), headers)
+            raw: aiohttp.ClientResponse = response.raw
+            return raw
+        params = {name.replace("-", ""): value for name, value in headers.items()}
+        body = (await self._client.get_object(Bucket=bucket, Key=key, **params))["Body"]
+        # aiobotocore 3.7 has a proxy of the response that our HTTP session returned, later ones have the response
+        # itself.
+        opened: aiohttp.ClientResponse = getattr(body, "raw_stream", body)
+        return opened
+
+    async def put(self, operation: str, bucket: str, key: str, body: Any, **params: Any) -> Mapping[str, Any]:
+        """Send a body.
+
+        Parameters
+        ----------
+        operation : {"put_object", "upload_part"}
+            The client's method.
+        bucket, key : `str`
+            The object.
+        body : `RequestBody` or `bytes`
+            The data.
+        **params
+            The operation's other parameters.
+
+        Returns
+        -------
+        response : mapping
+            With an ``ETag``, if the server sent one.
+
+        Raises
+        ------
+        botocore.exceptions.ClientError
+            If the server responds with an error.
+        """
+        template = await self._template(bucket) if self._plain_puts and params.keys() <= _PLAIN else None
+        if template is None:
+            call = getattr(self._client, operation)
+            response: Mapping[str, Any] = await call(
+                Bucket=bucket, Key=key, Body=body, ContentLength=len(body), **params
+            )
+            return response
+        headers = {"Content-Length": str(len(body))}
+        headers |= {header: params[name] for name, header in _HEADERS.items() if name in params}
+        headers |= {f"x-amz-meta-{name}": value for name, value in params.get("Metadata", {}).items()}
+        query = "&".join(f"{_QUERY[name]}={quote(str(params[name]), safe='~')}" for name in params if name in _QUERY)
+        path = quote(key, safe="/~") + (query and f"?{query}")
+        sent = await self._send(template, _OPERATIONS[operation], path, headers, body)
+        return {"ETag": etag} if (etag := sent.headers.get("ETag")) else {}
+
+    async def _template(self, bucket: str) -> _Template | None:
+        """Return what requests for a bucket's objects have in common; `None` if botocore does not show it."""
+        if bucket not in self._templates:
+            try:
+                response = await self._client.get_object(Bucket=bucket, Key=_UNSENT)
+                response["Body"].close()
+                self._templates[bucket] = None
+            except _PreparedError as prepared:
+                self._templates[bucket] = prepared.template
+            except ClientError:  # it was sent, and refused
+                self._templates[bucket] = None
+        return self._templates[bucket]
+
+    async def _send(
+        self, template: _Template, operation: str, path: str, headers: Mapping[str, str], body: Any = None
+    ) -> Any:
+        method = "GET" if body is None else "PUT"
+        request = AWSRequest(method, template.url + path, headers=template.headers | dict(headers), data=body)
+        request.context = template.context | {"has_streaming_input": body is not None}
+        await template.signer.sign(operation, request)
+        response = await self._http.send(_Request(method, request.url, request.headers, body, body is None))
+        if response.status_code >= 300:  # noqa: PLR2004
+            raise client_error(response.status_code, response.headers, await response.content, operation)
+        check_success(response.headers, await response.content, operation)
+        return response
+
+
+def _stop(request: Any, request_signer: Any, **_: object) -> None:
+    """Handle ``before-sign``: take what other requests need from the one that is only prepared."""
+    url = request.url.partition("?")[0]
+    context = getattr(request, "context", None)
+    if url.endswith(_UNSENT) and isinstance(context, dict):
+        headers = {"User-Agent": request.headers["User-Agent"]}
+        raise _PreparedError(_Template(url.removesuffix(_UNSENT), headers, dict(context), request_signer))

@@ -1,0 +1,73 @@
+"""Errors in S3's responses, in botocore's form, whatever the server wrote."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError, create_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+__all__ = ["check_success", "client_error", "only_text", "readable"]
+
+# An error, or what some services write after they have stored an object, is much shorter.
+_LONGEST = 64 * 1024
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise a `ResponseParserError` for whatever parsing a server's text raises."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Only parsing happens here, so any exception is caused by the server's text.
+        msg = f"{type(error).__name__}: {error}"
+        raise ResponseParserError(msg) from error
+
+
+def only_text(parsed: dict[str, Any]) -> dict[str, Any]:
+    """Return a parsed response whose error has only text: a field that the server sent twice would be a list."""
+    if isinstance(parsed.get("Error"), dict):
+        parsed["Error"] = {name: text for name, text in parsed["Error"].items() if isinstance(text, str)}
+    return parsed
+
+
+def client_error(status: int, headers: Mapping[str, str], body: bytes, operation: str) -> ClientError:
+    """Return the error that a response reports.
+
+    Raises
+    ------
+    botocore.parsers.ResponseParserError
+        If it is unreadable.
+    """
+    with readable():
+        parsed = create_parser("rest-xml").parse({"status_code": status, "headers": headers, "body": body}, None)
+    return ClientError(only_text(parsed), operation)
+
+
+def check_success(headers: Mapping[str, str], body: bytes, operation: str) -> None:
+    """Check that a response with status 200 has no error in its body: S3 may find one when it has sent the status.
+
+    Raises
+    ------
+    botocore.exceptions.ClientError
+        If it has, as if the status were 500.
+    botocore.parsers.ResponseParserError
+        If the body is not XML.
+    """
+    if not body:
+        return
+    if len(body) > _LONGEST:
+        msg = f"its body has {len(body)} bytes"
+        raise ResponseParserError(msg)
+    try:
+        root = ET.fromstring(body)  # noqa: S314 - expat limits what entities may expand to
+    except ET.ParseError as error:
+        msg = "its body is not XML"
+        raise ResponseParserError(msg) from error
+    if root.tag.rpartition("}")[2] == "Error":
+        raise client_error(500, headers, body, operation)

@@ -1,0 +1,131 @@
+"""Requests for objects' data: the same as botocore's, but for what it says of itself."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiobotocore.hooks import AioHierarchicalEmitter
+
+from lsst_lfa import S3Session, TransferConfig, errors
+from lsst_lfa._client import data_requests
+from tests.faults import Fault, FaultyS3Server, Status
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MiB = 1024 * 1024
+KEYS = ["k", "a/b.fits", "with space+plus", "ü/日本.yaml", "x//y", "100%", "q?a=1#b", "~tilde*'()!,;:@&=$"]
+# Both say these of themselves, or of the moment.
+_OWN = {"authorization", "host", "user-agent", "x-amz-date", "amz-sdk-invocation-id", "amz-sdk-request"}
+
+
+@asynccontextmanager
+async def opened(server: FaultyS3Server, **arguments: Any) -> AsyncIterator[S3Session]:
+    arguments = {"access_key_id": "id", "secret_access_key": "secret"} | arguments
+    async with S3Session(endpoint_url=server.endpoint_url, **arguments) as session:
+        yield session
+
+
+def described(server: FaultyS3Server) -> list[Any]:
+    """Tell what was sent, without what differs from one time to the next."""
+    signed = [
+        seen.headers.get("authorization", "").partition("SignedHeaders=")[2].partition(",")[0] for seen in server.seen
+    ]
+    return [
+        (
+            seen.method,
+            seen.target.replace(seen.upload_id or "no upload", "UPLOAD"),
+            {name: value for name, value in seen.headers.items() if name not in _OWN},
+            set(signature.split(";")) - _OWN,
+        )
+        for seen, signature in zip(server.seen, signed, strict=True)
+    ]
+
+
+def without_before_sign(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let botocore keep to itself what it signs."""
+    emit = AioHierarchicalEmitter.emit
+
+    async def nothing() -> list[Any]:
+        return []
+
+    def quiet(emitter: Any, event_name: str, **kwargs: Any) -> Any:
+        return nothing() if event_name.startswith("before-sign") else emit(emitter, event_name, **kwargs)
+
+    monkeypatch.setattr(AioHierarchicalEmitter, "emit", quiet)
+
+
+async def transfers(session: S3Session, key: str) -> None:
+    bucket = session.bucket("test")
+    await bucket.upload(b"data", key, metadata={"Observer": "me  and you"}, content_type="text/x; a=b")
+    await bucket.upload(bytes(6 * MiB), key)
+    assert await bucket.read(key, 2, 9) == bytes(7)
+    await bucket.download(key)
+
+
+@pytest.mark.parametrize("integrity", ["sha256", "md5", "unsigned"])
+@pytest.mark.parametrize("session_token", [None, "token/with+signs=="])
+async def test_requests_are_those_that_botocore_makes(
+    integrity: Any, session_token: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TransferConfig(part_size=5 * MiB, multipart_threshold=5 * MiB, max_concurrency=1, integrity=integrity)
+    seen = []
+    for _ in range(2):
+        async with FaultyS3Server() as server:
+            async with opened(server, session_token=session_token, config=config) as session:
+                for key in KEYS:
+                    await transfers(session, key)
+            calls = described(server)
+            seen.append([call for call in calls if data_requests._UNSENT not in call[1]])
+        without_before_sign(monkeypatch)
+    assert any("x-amz-meta-observer" in headers for _, _, headers, _ in seen[0])
+    assert seen[0] == seen[1]
+
+
+async def test_nothing_is_sent_to_find_out_how_requests_are_made() -> None:
+    async with FaultyS3Server() as server, opened(server) as session:
+        await session.bucket("test").upload(b"data", "k")
+        await session.bucket("test").download("k")
+        assert [seen.operation for seen in server.seen] == ["PutObject", "GetObject"]
+
+
+async def test_without_botocores_word_before_it_signs_it_makes_the_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_before_sign(monkeypatch)
+    async with FaultyS3Server() as server, opened(server) as session:
+        bucket = session.bucket("test")
+        for number in range(3):
+            await bucket.upload(b"data", f"{number}")
+        assert (await bucket.download("1")).getvalue() == b"data"
+        with pytest.raises(errors.KeyNotFoundError):
+            await bucket.download("none")
+        assert len(server.objects) == 3
+        unsent = [seen for seen in server.seen if seen.key == data_requests._UNSENT]
+        assert [seen.method for seen in unsent] == ["GET"]
+
+
+async def test_requests_without_credentials_are_unsigned() -> None:
+    async with FaultyS3Server() as server:
+        server.put("test", "k", b"data")
+        async with S3Session(endpoint_url=server.endpoint_url, anonymous=True) as session:
+            assert (await session.bucket("test").download("k")).getvalue() == b"data"
+        assert not {"authorization", "x-amz-date"} & server.seen[0].headers.keys()
+
+
+async def test_an_error_under_status_200_is_tried_again() -> None:
+    slow = b"<Error><Code>SlowDown</Code><Message>Please</Message></Error>"
+    config = TransferConfig(max_attempts=3, retry_delay=0.01)
+    async with FaultyS3Server([Fault("PutObject", Status(200, body=slow, headers={"ETag": '"1"'}), times=2)]) as server:
+        async with opened(server, config=config) as session:
+            await session.bucket("test").upload(b"data", "k")
+        assert len(server.calls("PutObject")) == 3
+        assert server.objects["test", "k"].etag == "8d777f385d3dfec8815d20f7496026dc"
+
+
+@pytest.mark.parametrize("status", [Status(404, "NoSuchBucket"), Status(400, "InvalidArgument")])
+async def test_an_error_is_that_of_the_request(status: Status) -> None:
+    async with FaultyS3Server([Fault("PutObject", status)]) as server, opened(server) as session:
+        with pytest.raises(errors.ServiceError, match=r"s3://test/k") as caught:
+            await session.bucket("test").upload(b"data", "k")
+    assert caught.value.response["Error"]["Code"] == status.s3_code
