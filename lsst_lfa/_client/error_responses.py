@@ -66,7 +66,7 @@ def check_success(headers: Mapping[str, str], body: bytes, operation: str) -> No
         raise ResponseParserError(msg)
     try:
         root = ET.fromstring(body)  # noqa: S314 - expat limits what entities may expand to
-    except ET.ParseError as error:
+    except (SyntaxError, LookupError, ValueError) as error:  # the last two: an encoding that nobody knows
         msg = "its body is not XML"
         raise ResponseParserError(msg) from error
     if root.tag.rpartition("}")[2] == "Error":

@@ -1,4 +1,4 @@
-"""When to retry, and when to give up."""
+"""When to retry, and when to give up: decided here, carried out by `attempts`."""
 
 from __future__ import annotations
 
