@@ -25,7 +25,10 @@ def test_an_error_under_status_200_is_an_error_of_the_server(body: bytes) -> Non
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
 
 
-@pytest.mark.parametrize("body", [b"ok", b"<html>", b"<Error>", b"\x00", b"<?xml version='1.0' encoding='none'?><a/>", b"<a/>" + b" " * 70_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"ok", b"<html>", b"<Error>", b"\x00", b"<?xml version='1.0' encoding='none'?><a/>", b"<a/>" + b" " * 70_000],
+)
 def test_a_body_that_s3_would_not_send_is_refused(body: bytes) -> None:
     with pytest.raises(ResponseParserError):
         check_success({}, body, "PutObject")
