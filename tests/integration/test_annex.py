@@ -216,6 +216,7 @@ async def test_snapshots(service: Service, name: str, tmp_path: Path) -> None:
         kept = 0
         for number in range(SNAPSHOTS):
             if number == SNAPSHOTS // 4:
+                assert await annex.wait_stored(120)
                 forget_peak()
                 before = memory("VmRSS")
                 await asyncio.to_thread(service.server.kill)
