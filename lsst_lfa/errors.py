@@ -36,6 +36,9 @@
 
 Errors raised by a source, a callback or the local disk keep their own type and
 carry a note that names the transfer.
+
+The table in ``_transfer/failures.py`` says which code of S3's, or which failure
+of the network, becomes which of them.
 """
 
 from __future__ import annotations

@@ -303,7 +303,7 @@ def _abort(transports: list[asyncio.Transport]) -> None:
 def _refusal(response: aiohttp.ClientResponse) -> Exception | None:
     """Return the reason why a response cannot be used; `None` if it can."""
     coding = response.headers.get("Transfer-Encoding", "chunked")
-    if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004
+    if 300 <= response.status < 400 and response.status != 304:  # noqa: PLR2004 - a redirect
         return _redirect_refused(response)
     wrong = None
     if response.status < 200:  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""Carries out single S3 requests: slots, time limits, attempts, errors."""
+"""Carries out single S3 requests, and retries them: slots, time limits, attempts, errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time limit of one attempt, which is extended as bytes arrive."""
+"""The stall timeout: the time limit of one attempt, which is extended as long as bytes move."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class StallTimeout:
             raise
         finally:
             self._last = self._loop.time()
-            self._start += self._last - before
+            self._start += self._last - before  # that time does not lower the average rate either
             self._watch()
 
     def _watch(self) -> None:
