@@ -20,12 +20,20 @@ from astropy.io import fits
 from . import Fault, FaultyS3Server, ReceiveSlowly, SendSlowly
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 MiB = 1024 * 1024
 LARGE = 20 * MiB
 PIPE = asyncio.subprocess.PIPE
 ROOT = str(Path(__file__).parents[2])
+
+
+@pytest.fixture(autouse=True)
+def _programs_heed_interrupts() -> Iterator[None]:
+    """Let programs be interrupted, even where the tests run in the background: that makes a shell ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Program:

@@ -198,7 +198,7 @@ async def test_an_error_while_a_part_is_read_keeps_no_memory() -> None:
                 await source.read(100)
     os.close(sending)
     frames = [entry.frame.f_locals for entry in caught.traceback]
-    found = [value for names in frames for value in gc.get_referents(names) if isinstance(value, memoryview)]
+    found = [value for names in frames for value in names.values() if isinstance(value, memoryview)]
     assert len(found) > 0
     assert not any(map(is_alive, found))
 
