@@ -14,7 +14,7 @@ from urllib.parse import quote
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import ClientError
 
-from .error_responses import check_success, client_error
+from .error_responses import check_response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["DataRequests"]
 
 _OPERATIONS = {"put_object": "PutObject", "upload_part": "UploadPart"}
+_METHODS = {"GetObject": "GET", "PutObject": "PUT", "UploadPart": "PUT"}
 _HEADERS = {"ContentMD5": "Content-MD5", "ContentType": "Content-Type", "IfNoneMatch": "If-None-Match"}
 _QUERY = {"PartNumber": "partNumber", "UploadId": "uploadId"}
 _PLAIN = {*_HEADERS, *_QUERY, "Metadata"}
+# botocore finds the bucket's region, and signs again.
+_OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 # The key of the request that is only prepared. No object has it.
 _UNSENT = f"lsst_lfa-{secrets.token_hex(16)}"
 
@@ -67,9 +70,10 @@ class _Template(NamedTuple):
 class _PreparedError(Exception):
     """Stops botocore before it signs and sends the request that was only to be prepared."""
 
-    def __init__(self, template: _Template) -> None:
+    def __init__(self, template: _Template, request: Any) -> None:
         super().__init__("this request was only prepared")
         self.template = template
+        self.request = request
 
 
 class DataRequests:
@@ -106,9 +110,8 @@ class DataRequests:
         botocore.exceptions.ClientError
             If the server responds with an error.
         """
-        template = await self._template(bucket) if self._plain_gets else None
-        if template is not None:
-            response = await self._send(template, "GetObject", quote(key, safe="/~"), headers)
+        response = await self._send("GetObject", bucket, quote(key, safe="/~"), headers) if self._plain_gets else None
+        if response is not None:
             raw: aiohttp.ClientResponse = response.raw
             return raw
         params = {name.replace("-", ""): value for name, value in headers.items()}
@@ -142,46 +145,60 @@ class DataRequests:
         botocore.exceptions.ClientError
             If the server responds with an error.
         """
-        template = await self._template(bucket) if self._plain_puts and params.keys() <= _PLAIN else None
-        if template is None:
-            call = getattr(self._client, operation)
-            response: Mapping[str, Any] = await call(
-                Bucket=bucket, Key=key, Body=body, ContentLength=len(body), **params
+        if self._plain_puts and _is_plain(params):
+            headers = {"Content-Length": str(len(body))}
+            headers |= {header: params[name] for name, header in _HEADERS.items() if name in params}
+            headers |= {f"x-amz-meta-{name}": value for name, value in params.get("Metadata", {}).items()}
+            query = "&".join(
+                f"{_QUERY[name]}={quote(str(params[name]), safe='~')}" for name in params if name in _QUERY
             )
-            return response
-        headers = {"Content-Length": str(len(body))}
-        headers |= {header: params[name] for name, header in _HEADERS.items() if name in params}
-        headers |= {f"x-amz-meta-{name}": value for name, value in params.get("Metadata", {}).items()}
-        query = "&".join(f"{_QUERY[name]}={quote(str(params[name]), safe='~')}" for name in params if name in _QUERY)
-        path = quote(key, safe="/~") + (query and f"?{query}")
-        sent = await self._send(template, _OPERATIONS[operation], path, headers, body)
-        return {"ETag": etag} if (etag := sent.headers.get("ETag")) else {}
-
-    async def _template(self, bucket: str) -> _Template | None:
-        """Return what requests for a bucket's objects have in common; `None` if botocore does not show it."""
-        if bucket not in self._templates:
-            try:
-                response = await self._client.get_object(Bucket=bucket, Key=_UNSENT)
-                response["Body"].close()
-                self._templates[bucket] = None
-            except _PreparedError as prepared:
-                self._templates[bucket] = prepared.template
-            except ClientError:  # it was sent, and refused
-                self._templates[bucket] = None
-        return self._templates[bucket]
+            path = quote(key, safe="/~") + (query and f"?{query}")
+            sent = await self._send(_OPERATIONS[operation], bucket, path, headers, body)
+            if sent is not None:
+                return {"ETag": etag} if (etag := sent.headers.get("ETag")) else {}
+        call = getattr(self._client, operation)
+        response: Mapping[str, Any] = await call(Bucket=bucket, Key=key, Body=body, ContentLength=len(body), **params)
+        return response
 
     async def _send(
-        self, template: _Template, operation: str, path: str, headers: Mapping[str, str], body: Any = None
-    ) -> Any:
-        method = "GET" if body is None else "PUT"
-        request = AWSRequest(method, template.url + path, headers=template.headers | dict(headers), data=body)
+        self, operation: str, bucket: str, path: str, headers: Mapping[str, str], body: Any = None
+    ) -> Any | None:
+        """Send a request, and check its response; `None` if it is left to botocore."""
+        if bucket not in self._templates:
+            self._templates[bucket] = await self._prepare(bucket)
+        template = self._templates[bucket]
+        if template is None:
+            return None
+        request = AWSRequest(_METHODS[operation], template.url + path, template.headers | dict(headers), body)
         request.context = template.context | {"has_streaming_input": body is not None}
         await template.signer.sign(operation, request)
-        response = await self._http.send(_Request(method, request.url, request.headers, body, body is None))
-        if response.status_code >= 300:  # noqa: PLR2004
-            raise client_error(response.status_code, response.headers, await response.content, operation)
-        check_success(response.headers, await response.content, operation)
+        response = await self._http.send(_Request(request.method, request.url, request.headers, body, body is None))
+        try:
+            check_response(response.status_code, response.headers, await response.content, operation)
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in _OTHER_REGION:
+                raise
+            self._templates[bucket] = None
+            return None
         return response
+
+    async def _prepare(self, bucket: str) -> _Template | None:
+        """Return what requests for a bucket's objects have in common; `None` if all of them are left to botocore."""
+        try:
+            response = await self._client.get_object(Bucket=bucket, Key=_UNSENT)
+        except _PreparedError as prepared:
+            # Whoever answers requests in the network's place is to be asked.
+            replaced = await self._client.meta.events.emit("before-send.s3.GetObject", request=prepared.request)
+            return None if replaced else prepared.template
+        except ClientError:  # it was sent, and refused
+            return None
+        response["Body"].close()
+        return None
+
+
+def _is_plain(params: Mapping[str, Any]) -> bool:
+    """Whether there is nothing in them that botocore would have to check or to convert."""
+    return params.keys() <= _PLAIN and all(isinstance(params[name], str) for name in _HEADERS if name in params)
 
 
 def _stop(request: Any, request_signer: Any, **_: object) -> None:
@@ -190,4 +207,5 @@ def _stop(request: Any, request_signer: Any, **_: object) -> None:
     context = getattr(request, "context", None)
     if url.endswith(_UNSENT) and isinstance(context, dict):
         headers = {"User-Agent": request.headers["User-Agent"]}
-        raise _PreparedError(_Template(url.removesuffix(_UNSENT), headers, dict(context), request_signer))
+        template = _Template(url.removesuffix(_UNSENT), headers, dict(context), request_signer)
+        raise _PreparedError(template, request.prepare())

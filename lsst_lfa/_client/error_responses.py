@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,11 @@ from botocore.parsers import ResponseParserError, create_parser
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["check_success", "client_error", "only_text", "readable"]
+__all__ = ["check_response", "client_error", "only_text", "readable"]
 
 # An error, or what some services write after they have stored an object, is much shorter.
 _LONGEST = 64 * 1024
+_NAMESPACE = re.compile(rb"""(?<=<Error)\s+xmlns=("[^"<]*"|'[^'<]*')""")
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def readable() -> Iterator[None]:
     """Raise a `ResponseParserError` for whatever parsing a server's text raises."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         # Only parsing happens here, so any exception is caused by the server's text.
         msg = f"{type(error).__name__}: {error}"
         raise ResponseParserError(msg) from error
@@ -44,21 +46,27 @@ def client_error(status: int, headers: Mapping[str, str], body: bytes, operation
     botocore.parsers.ResponseParserError
         If it is unreadable.
     """
+    body = _NAMESPACE.sub(b"", body, count=1)  # botocore would not find the error in it
     with readable():
         parsed = create_parser("rest-xml").parse({"status_code": status, "headers": headers, "body": body}, None)
     return ClientError(only_text(parsed), operation)
 
 
-def check_success(headers: Mapping[str, str], body: bytes, operation: str) -> None:
-    """Check that a response with status 200 has no error in its body: S3 may find one when it has sent the status.
+def check_response(status: int, headers: Mapping[str, str], body: bytes, operation: str) -> None:
+    """Check that a response reports no error.
+
+    One that says 200 may have an error in its body, because S3 found it after
+    it had sent the status: it counts as a 500.
 
     Raises
     ------
     botocore.exceptions.ClientError
-        If it has, as if the status were 500.
+        If it does.
     botocore.parsers.ResponseParserError
-        If the body is not XML.
+        If its body is unreadable.
     """
+    if status >= 300:  # noqa: PLR2004
+        raise client_error(status, headers, body, operation)
     if not body:
         return
     if len(body) > _LONGEST:

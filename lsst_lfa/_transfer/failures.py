@@ -331,7 +331,6 @@ def _without_secrets(response: Mapping[str, Any]) -> dict[str, Any]:
     said, metadata = response.get("Error") or {}, response.get("ResponseMetadata") or {}
     headers = metadata.get("HTTPHeaders", {})
     return {
-        **response,
         "Error": {name: text for name, text in said.items() if name in _HARMLESS and _is_harmless(text)},
         "ResponseMetadata": {
             **metadata,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiobotocore.hooks import AioHierarchicalEmitter
+from botocore.exceptions import ParamValidationError
 
 from lsst_lfa import S3Session, TransferConfig, errors
 from lsst_lfa._client import data_requests
@@ -111,6 +112,41 @@ async def test_requests_without_credentials_are_unsigned() -> None:
         async with S3Session(endpoint_url=server.endpoint_url, anonymous=True) as session:
             assert (await session.bucket("test").download("k")).getvalue() == b"data"
         assert not {"authorization", "x-amz-date"} & server.seen[0].headers.keys()
+
+
+async def test_another_region_is_found_by_botocore() -> None:
+    elsewhere = (
+        b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>no</Message><Region>eu-west-1</Region></Error>"
+    )
+    faults = [Fault(name, Status(400, body=elsewhere), nth=1) for name in ("PutObject", "GetObject")]
+    async with FaultyS3Server(faults) as server, opened(server) as session:
+        bucket = session.bucket("test")
+        await bucket.upload(b"data", "k")
+        assert (await bucket.download("k")).getvalue() == b"data"
+        last = server.calls("GetObject")[-1]
+        assert "/eu-west-1/s3/" in last.headers["authorization"]
+
+
+async def test_whoever_responds_in_the_networks_place_is_asked() -> None:
+    async with FaultyS3Server() as server, opened(server) as session:
+        bucket = session.bucket("test")
+        seen: list[str] = []
+
+        def note(request: Any, **_: object) -> None:
+            seen.append(request.url)
+
+        async with bucket._borrow("head", "k") as client:
+            client.client.meta.events.register("before-send.s3.*", note)
+        await bucket.upload(b"data", "k")
+        await bucket.download("k")
+        assert [url for url in seen if url.endswith("/k")] == [f"{server.endpoint_url}/test/k"] * 2
+
+
+async def test_a_content_type_that_is_no_text_is_refused_before_anything_is_sent() -> None:
+    async with FaultyS3Server() as server, opened(server) as session:
+        with pytest.raises((TypeError, ValueError, ParamValidationError)):
+            await session.bucket("test").upload(b"data", "k", extra_args={"ContentType": 5})
+        assert not server.seen
 
 
 async def test_an_error_under_status_200_is_tried_again() -> None:

@@ -4,7 +4,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from lsst_lfa._client.error_responses import check_success, client_error
+from lsst_lfa._client.error_responses import check_response, client_error
 
 SLOW = b"<Error><Code>SlowDown</Code><Message>Please</Message></Error>"
 
@@ -13,15 +13,15 @@ SLOW = b"<Error><Code>SlowDown</Code><Message>Please</Message></Error>"
     "body", [b"", b"<PutObjectResult/>", b'<PutObjectResult xmlns="urn:x"><ETag/></PutObjectResult>']
 )
 def test_a_body_without_an_error_is_a_success(body: bytes) -> None:
-    check_success({}, body, "PutObject")
+    check_response(200, {}, body, "PutObject")
 
 
 @pytest.mark.parametrize(
     "body", [SLOW, b'<?xml version="1.0"?>\n' + SLOW, SLOW.replace(b"<Error>", b'<Error xmlns="urn:x">')]
 )
 def test_an_error_under_status_200_is_an_error_of_the_server(body: bytes) -> None:
-    with pytest.raises(ClientError) as caught:
-        check_success({}, body, "PutObject")
+    with pytest.raises(ClientError, match="SlowDown") as caught:
+        check_response(200, {}, body, "PutObject")
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
 
 
@@ -31,7 +31,7 @@ def test_an_error_under_status_200_is_an_error_of_the_server(body: bytes) -> Non
 )
 def test_a_body_that_s3_would_not_send_is_refused(body: bytes) -> None:
     with pytest.raises(ResponseParserError):
-        check_success({}, body, "PutObject")
+        check_response(200, {}, body, "PutObject")
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,9 @@ def test_an_error_is_read_as_botocore_reads_it(status: int, body: bytes, code: s
     response = client_error(status, {"x-amz-request-id": "1"}, body, "GetObject").response
     assert response["Error"].get("Code") == code
     assert response["ResponseMetadata"]["HTTPStatusCode"] == status
+
+
+def test_an_error_that_is_nested_too_deeply_is_unreadable() -> None:
+    body = b"<Error>" + b"<a>" * 6000 + b"</a>" * 6000 + b"</Error>"
+    with pytest.raises(ResponseParserError):
+        client_error(400, {}, body, "GetObject")

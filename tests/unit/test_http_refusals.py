@@ -245,7 +245,7 @@ async def test_the_right_region_is_named(status: int, headers: bytes, body: byte
                 error = await error_of(work)
                 assert type(error) is kind
                 assert "eu-x-1" in str(error)
-        assert len(server.seen) <= 4
+        assert len(server.seen) <= 5  # one of ours, and for each of them two of botocore's
 
 
 @pytest.mark.parametrize("host", ["my_host.invalid", "a..b", "-x.invalid"])
