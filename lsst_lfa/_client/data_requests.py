@@ -170,7 +170,7 @@ class DataRequests:
         if template is None:
             return None
         request = AWSRequest(_METHODS[operation], template.url + path, template.headers | dict(headers), body)
-        request.context = template.context | {"has_streaming_input": body is not None}
+        request.context = dict(template.context)
         await template.signer.sign(operation, request)
         response = await self._http.send(_Request(request.method, request.url, request.headers, body, body is None))
         try:

@@ -165,3 +165,4 @@ async def test_an_error_is_that_of_the_request(status: Status) -> None:
         with pytest.raises(errors.ServiceError, match=r"s3://test/k") as caught:
             await session.bucket("test").upload(b"data", "k")
     assert caught.value.response["Error"]["Code"] == status.s3_code
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == status.code
