@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
     from .http import HttpSession
 
-__all__ = ["DataRequests"]
+__all__ = ["S3DataRequests"]
 
 _OPERATIONS = {"put_object": "PutObject", "upload_part": "UploadPart"}
-_METHODS = {"GetObject": "GET", "PutObject": "PUT", "UploadPart": "PUT"}
 _HEADERS = {"ContentMD5": "Content-MD5", "ContentType": "Content-Type", "IfNoneMatch": "If-None-Match"}
 _QUERY = {"PartNumber": "partNumber", "UploadId": "uploadId"}
 _PLAIN = {*_HEADERS, *_QUERY, "Metadata"}
@@ -76,7 +75,7 @@ class _PreparedError(Exception):
         self.request = request
 
 
-class DataRequests:
+class S3DataRequests:
     """Sends and receives the data of objects.
 
     Parameters
@@ -98,18 +97,7 @@ class DataRequests:
         client.meta.events.register("before-sign.s3.GetObject", _stop)
 
     async def get(self, bucket: str, key: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Send a GET, with ``Range`` and ``If-Match`` as given.
-
-        Returns
-        -------
-        response : `aiohttp.ClientResponse`
-            With its headers read, and nothing of its body.
-
-        Raises
-        ------
-        botocore.exceptions.ClientError
-            If the server responds with an error.
-        """
+        """Send a GET; see `RangeReader.open`."""
         response = await self._send("GetObject", bucket, quote(key, safe="/~"), headers) if self._plain_gets else None
         if response is not None:
             raw: aiohttp.ClientResponse = response.raw
@@ -138,7 +126,7 @@ class DataRequests:
         Returns
         -------
         response : mapping
-            With an ``ETag``, if the server sent one.
+            Its ``ETag``, as far as the server sent one.
 
         Raises
         ------
@@ -155,7 +143,7 @@ class DataRequests:
             path = quote(key, safe="/~") + (query and f"?{query}")
             sent = await self._send(_OPERATIONS[operation], bucket, path, headers, body)
             if sent is not None:
-                return {"ETag": etag} if (etag := sent.headers.get("ETag")) else {}
+                return {"ETag": sent.headers.get("ETag")}
         call = getattr(self._client, operation)
         response: Mapping[str, Any] = await call(Bucket=bucket, Key=key, Body=body, ContentLength=len(body), **params)
         return response
@@ -169,10 +157,11 @@ class DataRequests:
         template = self._templates[bucket]
         if template is None:
             return None
-        request = AWSRequest(_METHODS[operation], template.url + path, template.headers | dict(headers), body)
+        method = "GET" if body is None else "PUT"
+        request = AWSRequest(method, template.url + path, template.headers | dict(headers), body)
         request.context = dict(template.context)
         await template.signer.sign(operation, request)
-        response = await self._http.send(_Request(request.method, request.url, request.headers, body, body is None))
+        response = await self._http.send(_Request(method, request.url, request.headers, body, body is None))
         try:
             check_response(response.status_code, response.headers, await response.content, operation)
         except ClientError as error:

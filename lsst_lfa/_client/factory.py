@@ -23,7 +23,7 @@ from lsst_lfa._transfer.responses import parse_time
 from lsst_lfa.naming import is_tenant
 
 from .credentials import prepare_credentials
-from .data_requests import DataRequests
+from .data_requests import S3DataRequests
 from .http import HttpSession
 from .long_lists import ParserFactory, keep_lists_from_botocore
 from .signing import choose_signer
@@ -40,7 +40,7 @@ class OpenClient(NamedTuple):
     """A client, and the requests for objects' data that share its connections."""
 
     client: Any
-    data: DataRequests
+    data: S3DataRequests
 
 
 async def open_client(settings: Settings) -> AsyncGenerator[OpenClient, None]:
@@ -74,7 +74,7 @@ async def open_client(settings: Settings) -> AsyncGenerator[OpenClient, None]:
             client.meta.events.register_first(f"choose-signer.s3.{operation}", choose_signer)
         client.meta.events.register("response-received.s3", _require_xml)
         keep_lists_from_botocore(client)
-        yield OpenClient(client, DataRequests(client, opened[-1]))
+        yield OpenClient(client, S3DataRequests(client, opened[-1]))
     finally:
         await context.__aexit__(None, None, None)
 

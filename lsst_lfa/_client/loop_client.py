@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lsst_lfa._transfer.config import TransferConfig
     from lsst_lfa._transfer.failures import RequestInfo
 
-    from .data_requests import DataRequests
+    from .data_requests import S3DataRequests
     from .settings import Settings
 
 __all__ = ["SharedClient"]
@@ -176,7 +176,7 @@ class SharedClient:
 
 class _Opened(NamedTuple):
     client: Any
-    data: DataRequests
+    data: S3DataRequests
     slots: Slots
     endpoint_url: str
 

@@ -97,6 +97,7 @@ class LentViews:
     """Views that were lent, as long as somebody has them."""
 
     def __init__(self) -> None:
+        # By their identity, because a view that can be written to has no hash.
         self._views: WeakValueDictionary[int, memoryview] = WeakValueDictionary()
 
     def add(self, views: Iterable[memoryview]) -> None:

@@ -98,6 +98,16 @@ async def test_many_requests_that_are_told_to_slow_down_at_once_are_one_sign() -
     assert lanes.width == 16
 
 
+async def test_a_request_to_slow_down_counts_though_the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    now = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: now)  # as uvloop's does within a turn
+    lanes = Lanes(32)
+    lanes.took(0.2)
+    lanes.throttled()
+    assert lanes.width == 16
+
+
 async def test_an_upload_over_a_slow_line_has_more_requests_under_way() -> None:
     config = TransferConfig(part_size=5 * MiB, memory_part_size=5 * MiB, multipart_threshold=0)
     data = bytes(100 * MiB)
