@@ -7,7 +7,7 @@ import base64
 import copy
 import functools
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.hooks import AioHierarchicalEmitter
@@ -36,15 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["install_handlers", "open_client"]
 
 
-class OpenClient(NamedTuple):
-    """A client, and the requests for objects' data that share its connections."""
-
-    client: Any
-    data: S3DataRequests
-
-
-async def open_client(settings: Settings) -> AsyncGenerator[OpenClient, None]:
-    """Yield one client, which is closed with the generator.
+async def open_client(settings: Settings) -> AsyncGenerator[tuple[Any, S3DataRequests], None]:
+    """Yield one client, which is closed with the generator, and the requests for data that share its connections.
 
     A bare generator, which contains no other: an event loop that ends closes
     all generators at the same time, and one cannot be closed while another one
@@ -74,7 +67,7 @@ async def open_client(settings: Settings) -> AsyncGenerator[OpenClient, None]:
             client.meta.events.register_first(f"choose-signer.s3.{operation}", choose_signer)
         client.meta.events.register("response-received.s3", _require_xml)
         keep_lists_from_botocore(client)
-        yield OpenClient(client, S3DataRequests(client, opened[-1]))
+        yield client, S3DataRequests(client, opened[-1])
     finally:
         await context.__aexit__(None, None, None)
 

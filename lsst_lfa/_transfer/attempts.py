@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .config import TransferConfig
 
-__all__ = ["Attempts", "BucketClient", "Requester", "Slots", "transfer"]
+__all__ = ["Attempts", "BucketClient", "DataRequests", "Requester", "Slots", "transfer"]
 
 log = logging.getLogger(__name__)
 
