@@ -35,16 +35,6 @@ _OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintExcep
 _UNSENT = f"lsst_lfa-{secrets.token_hex(16)}"
 
 
-class _Request(NamedTuple):
-    """What `HttpSession.send` needs of a request."""
-
-    method: str
-    url: str
-    headers: Mapping[str, str]
-    body: Any
-    stream_output: bool
-
-
 class _Template(NamedTuple):
     """What the requests for a bucket's objects have in common.
 
@@ -69,10 +59,9 @@ class _Template(NamedTuple):
 class _PreparedError(Exception):
     """Stops botocore before it signs and sends the request that was only to be prepared."""
 
-    def __init__(self, template: _Template, request: Any) -> None:
+    def __init__(self, template: _Template) -> None:
         super().__init__("this request was only prepared")
         self.template = template
-        self.request = request
 
 
 class S3DataRequests:
@@ -158,10 +147,17 @@ class S3DataRequests:
         if template is None:
             return None
         method = "GET" if body is None else "PUT"
-        request = AWSRequest(method, template.url + path, template.headers | dict(headers), body)
+        url, headers = template.url + path, template.headers | dict(headers)
+        request = AWSRequest(method, url, headers, body, stream_output=body is None)
         request.context = dict(template.context)
         await template.signer.sign(operation, request)
-        response = await self._http.send(_Request(method, request.url, request.headers, body, body is None))
+        prepared = request.prepare()
+        # Some handler may respond in the network's place, as moto's does.
+        _, response = await self._client.meta.events.emit_until_response(
+            f"before-send.s3.{operation}", request=prepared
+        )
+        if response is None:
+            response = await self._http.send(prepared)
         try:
             check_response(response.status_code, response.headers, await response.content, operation)
         except ClientError as error:
@@ -176,9 +172,7 @@ class S3DataRequests:
         try:
             response = await self._client.get_object(Bucket=bucket, Key=_UNSENT)
         except _PreparedError as prepared:
-            # Whoever answers requests in the network's place is to be asked.
-            replaced = await self._client.meta.events.emit("before-send.s3.GetObject", request=prepared.request)
-            return None if replaced else prepared.template
+            return prepared.template
         except ClientError:  # it was sent, and refused
             return None
         response["Body"].close()
@@ -196,5 +190,4 @@ def _stop(request: Any, request_signer: Any, **_: object) -> None:
     context = getattr(request, "context", None)
     if url.endswith(_UNSENT) and isinstance(context, dict):
         headers = {"User-Agent": request.headers["User-Agent"]}
-        template = _Template(url.removesuffix(_UNSENT), headers, dict(context), request_signer)
-        raise _PreparedError(template, request.prepare())
+        raise _PreparedError(_Template(url.removesuffix(_UNSENT), headers, dict(context), request_signer))

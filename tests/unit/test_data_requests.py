@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.hooks import AioHierarchicalEmitter
 from botocore.exceptions import ParamValidationError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 MiB = 1024 * 1024
 KEYS = ["k", "a/b.fits", "with space+plus", "ü/日本.yaml", "x//y", "100%", "q?a=1#b", "~tilde*'()!,;:@&=$"]
+_DATA = {"PutObject", "UploadPart", "GetObject"}
 # Both say these of themselves, or of the moment.
 _OWN = {"authorization", "host", "user-agent", "x-amz-date", "amz-sdk-invocation-id", "amz-sdk-request"}
 
@@ -43,6 +45,18 @@ def described(server: FaultyS3Server) -> list[Any]:
         )
         for seen, signature in zip(server.seen, signed, strict=True)
     ]
+
+
+class Refusal:
+    """The body of a response that never was on the network."""
+
+    async def read(self) -> bytes:
+        return b"<Error><Code>InvalidArgument</Code></Error>"
+
+
+def made_by_botocore(server: FaultyS3Server) -> set[str]:
+    """Tell which operations' requests botocore made: it numbers its requests."""
+    return {seen.operation for seen in server.seen if "amz-sdk-invocation-id" in seen.headers}
 
 
 def without_before_sign(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +86,7 @@ async def test_requests_are_those_that_botocore_makes(
     integrity: Any, session_token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TransferConfig(part_size=5 * MiB, multipart_threshold=5 * MiB, max_concurrency=1, integrity=integrity)
-    seen = []
+    seen, made = [], []
     for _ in range(2):
         async with FaultyS3Server() as server:
             async with opened(server, session_token=session_token, config=config) as session:
@@ -80,9 +94,12 @@ async def test_requests_are_those_that_botocore_makes(
                     await transfers(session, key)
             calls = described(server)
             seen.append([call for call in calls if data_requests._UNSENT not in call[1]])
+            made.append(made_by_botocore(server))
         without_before_sign(monkeypatch)
     assert any("x-amz-meta-observer" in headers for _, _, headers, _ in seen[0])
     assert seen[0] == seen[1]
+    assert not _DATA & made[0]
+    assert made[1] >= _DATA
 
 
 async def test_nothing_is_sent_to_find_out_how_requests_are_made() -> None:
@@ -123,7 +140,7 @@ async def test_requests_without_credentials_are_unsigned() -> None:
         assert not {"authorization", "x-amz-date"} & server.seen[0].headers.keys()
 
 
-@pytest.mark.parametrize("operation", ["PutObject", "UploadPart", "GetObject"])
+@pytest.mark.parametrize("operation", sorted(_DATA))
 async def test_another_region_is_found_by_botocore(operation: str) -> None:
     elsewhere = (
         b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>no</Message><Region>eu-west-1</Region></Error>"
@@ -144,19 +161,40 @@ async def test_another_region_is_found_by_botocore(operation: str) -> None:
         assert regions[:3] == ["us-east-1", "us-east-1", "eu-west-1"]
 
 
-async def test_whoever_responds_in_the_networks_place_is_asked() -> None:
+async def test_who_wants_to_see_each_request_sees_it() -> None:
     async with FaultyS3Server() as server, opened(server) as session:
         bucket = session.bucket("test")
-        seen: list[str] = []
+        seen: list[tuple[str, str]] = []
 
         def note(request: Any, **_: object) -> None:
-            seen.append(request.url)
+            seen.append((request.method, request.url))
+            request.headers["X-Note"] = "seen"
 
         async with bucket._borrow("head", "k") as client:
             client.client.meta.events.register("before-send.s3.*", note)
         await bucket.upload(b"data", "k")
         await bucket.download("k")
-        assert [url for url in seen if url.endswith("/k")] == [f"{server.endpoint_url}/test/k"] * 2
+        url = f"{server.endpoint_url}/test/k"
+        assert seen == [("PUT", url), ("GET", url)]
+        assert [request.headers["x-note"] for request in server.seen] == ["seen", "seen"]
+        assert not made_by_botocore(server)
+
+
+async def test_who_responds_in_the_networks_place_is_believed() -> None:
+    async with FaultyS3Server() as server, opened(server) as session:
+        bucket = session.bucket("test")
+        refusals = [AioAWSResponse("", 400, {}, Refusal())]
+
+        def respond(**_: object) -> AioAWSResponse | None:
+            return refusals.pop() if refusals else None
+
+        async with bucket._borrow("head", "k") as client:
+            client.client.meta.events.register("before-send.s3.PutObject", respond)
+        with pytest.raises(errors.ServiceError, match="InvalidArgument"):
+            await bucket.upload(b"data", "k")
+        assert not server.seen
+        await bucket.upload(b"data", "k")
+        assert len(server.seen) == 1
 
 
 async def test_a_content_type_that_is_no_text_is_refused_before_anything_is_sent() -> None:
