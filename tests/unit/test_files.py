@@ -106,6 +106,25 @@ async def test_no_link_leads_a_mirror_out_of_its_folder(
     assert not list(elsewhere.iterdir())
 
 
+async def test_a_link_in_the_middle_of_a_folder_stops_only_what_is_behind_it(
+    server: FaultyS3Server, bucket: AsyncS3Bucket, tmp_path: Path
+) -> None:
+    keys = ["a/1", "a/2", "a/out/1", "a/out/2", "a/out/in/3", "a/z", "b", "c/1", "c/in/2", "c/z"]
+    for key in keys:
+        server.put("b", key, key.encode())
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    (elsewhere / "in").mkdir(parents=True)
+    (folder / "a").mkdir(parents=True)
+    (folder / "a/out").symlink_to(elsewhere)
+    (folder / "c").symlink_to(folder / "a")
+    summary = await bucket.download_folder("", folder)
+    assert summary.failed.keys() == {"a/out/1", "a/out/2", "a/out/in/3"}
+    assert all("would leave" in str(error) for error in summary.failed.values())
+    assert [path.name for path in elsewhere.rglob("*")] == ["in"]
+    assert (folder / "a/in/2").read_bytes() == b"c/in/2"
+    assert {path.name for path in folder.rglob("*")} == {"a", "1", "2", "out", "z", "b", "c", "in"}
+
+
 @pytest.mark.parametrize("key", ["d/", "d/x"])
 async def test_a_relative_folder_is_that_of_the_start(
     server: FaultyS3Server, bucket: AsyncS3Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
