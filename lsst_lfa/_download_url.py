@@ -27,7 +27,7 @@ from ._transfer.failures import ErrorRule, service_error
 from ._transfer.progress import Progress
 from ._transfer.responses import server_time
 from ._transfer.retry import back_off
-from ._transfer.sinks import FileSink, MemorySink
+from ._transfer.sinks import FileSink, MemorySink, new_file
 from ._transfer.sources import open_source
 from ._urls import FileUrl, PresignedUrl, parse_url
 
@@ -158,16 +158,11 @@ async def save_url(
     url: FileUrl | PresignedUrl, path: Path, callback: Callback | None, config: TransferConfig | None = None
 ) -> None:
     """Save the object of such a URL to a file, all or nothing."""
-    sink = FileSink(path)
-    try:
-        await sink.create()
+    async with new_file(path) as sink:
         if isinstance(url, FileUrl):
             await _copy_file(url.path, sink, Progress(callback))
         else:
             await _fetch_presigned(url, sink, callback, None, config or TransferConfig())
-        await sink.commit()
-    finally:
-        await sink.discard()
 
 
 async def _copy_file(source: Path, sink: FileSink, progress: Progress) -> None:

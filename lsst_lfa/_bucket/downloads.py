@@ -15,7 +15,7 @@ from lsst_lfa._transfer.operations import head
 from lsst_lfa._transfer.progress import Progress
 from lsst_lfa._transfer.ranges import S3RangeReader
 from lsst_lfa._transfer.reader import ByteStream, check_range, download_range, open_reader
-from lsst_lfa._transfer.sinks import FileSink, MemorySink
+from lsst_lfa._transfer.sinks import MemorySink, new_file
 
 from .base import BucketBase
 
@@ -171,16 +171,10 @@ class Downloads(BucketBase):
         if directory is not None and key.endswith("/"):
             return await self._download_marker(key, base, progress)
         target = base if directory is None else await in_thread(safe_join, base, key)
-        sink = FileSink(target)
-        async with self._borrow("download", key, self._config.total_timeout) as client:
-            try:
-                await sink.create()
-                reader = S3RangeReader(client, key)
-                pinned = await download(reader, sink, progress)
-                await verify(reader, pinned, sink)
-                await sink.commit()
-            finally:
-                await sink.discard()
+        async with self._borrow("download", key, self._config.total_timeout) as client, new_file(target) as sink:
+            reader = S3RangeReader(client, key)
+            pinned = await download(reader, sink, progress)
+            await verify(reader, pinned, sink)
         return target
 
     async def _download_marker(self, key: str, directory: Path, progress: Progress) -> Path:

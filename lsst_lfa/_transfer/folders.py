@@ -19,13 +19,13 @@ from .attempts import transfer
 from .concurrency import in_thread, run_in_thread, task_group
 from .download import download, verify
 from .etag import check_etag
-from .files import SafeFolder, make_folder
+from .files import AtomicFile, SafeFolder, make_folder
 from .object_options import upload_options
 from .operations import Pages, list_objects
 from .progress import Progress
 from .ranges import S3RangeReader
 from .responses import ObjectInfo
-from .sinks import FileSink, MemorySink
+from .sinks import MemorySink, new_file
 from .sources import open_source
 from .upload import upload
 
@@ -349,16 +349,11 @@ async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress
         finally:
             memory.close()
         # Its own copy: a thread that is left behind may still be writing it.
-        await in_thread(FileSink(path).write_all, memoryview(memory.file.getvalue()))
+        await in_thread(AtomicFile(path).write_all, memoryview(memory.file.getvalue()))
         return pinned.size
-    sink = FileSink(path)
-    try:
-        await sink.create()
+    async with new_file(path) as sink:
         pinned = await download(reader, sink, progress)
         await verify(reader, pinned, sink)
-        await sink.commit()
-    finally:
-        await sink.discard()
     return pinned.size
 
 

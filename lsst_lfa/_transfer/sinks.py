@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections import deque
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from .concurrency import task_group
 from .files import AtomicFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
-__all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer"]
+__all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer", "new_file"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
 _GATHER = 1024 * 1024
 # What a stream's reader gets at once, and holds in addition to what is prefetched.
 _CHUNK = 256 * 1024
+# Bytes after which a file is flushed while more of it arrives: the disk then works as the network does, not after it.
+_FLUSHED = 32 * 1024 * 1024
 
 
 class Writer(Protocol):
@@ -163,11 +169,51 @@ class ChunkSink:
 class FileSink(AtomicFile):
     """A file on the local disk; see `AtomicFile`."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._unflushed = 0
+        self._flush_now = asyncio.Event()
+
     def open(self, size: int | None) -> None:
         """Do nothing: the file grows as it is written."""
 
     def writer(self, start: int, stop: int | None) -> Writer:
         return _FileWriter(self, start, stop)
+
+    async def write(self, view: memoryview, position: int) -> None:
+        await super().write(view, position)
+        self._unflushed += len(view)
+        if self._unflushed >= _FLUSHED:
+            self._flush_now.set()
+
+    async def flush(self) -> None:
+        """Flush to disk again and again while the file is written, so that little is left for `commit`."""
+        while True:
+            await self._flush_now.wait()
+            self._unflushed = 0
+            self._flush_now.clear()
+            await self.sync()
+
+
+@asynccontextmanager
+async def new_file(path: Path) -> AsyncIterator[FileSink]:
+    """Open a file that is at its path once the block has succeeded; otherwise nothing is left of it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written there.
+    """
+    sink = FileSink(path)
+    try:
+        await sink.create()
+        async with task_group() as group:
+            flushing = group.create_task(sink.flush())
+            yield sink
+            flushing.cancel()
+        await sink.commit()
+    finally:
+        await sink.discard()
 
 
 class _FileWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lsst_lfa import TransferConfig
 from lsst_lfa.errors import AccessDeniedError, LfaError
 
 from . import Fault, Hook, Status
 from .disks import make_read_only, mounted_disk
-from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, open_harness
+from .harness import BUCKET, CONFIG, KEY, LARGE, OLD, MiB, open_harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,3 +250,35 @@ async def test_the_disks_errors_are_the_disks(
         asked = [seen.headers.get("range") for seen in harness.server.seen[before:]]
         assert len(asked) == len(set(asked))
         harness.check_folder(OLD)
+
+
+@pytest.mark.parametrize("error", [None, OSError(errno.EIO, "the disk is broken")])
+async def test_a_large_file_is_flushed_while_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError | None
+) -> None:
+    data, flush, flushed = bytes(64 * MiB), os.fsync, asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fsync(fd: int) -> None:
+        loop.call_soon_threadsafe(flushed.set)
+        if error is not None:
+            raise error
+        flush(fd)
+
+    async def hold_back_the_end(server: FaultyS3Server) -> None:
+        if server.seen[-1].headers["range"].endswith(f"-{len(data) - 1}"):
+            await asyncio.wait_for(flushed.wait(), 10)
+
+    config = TransferConfig(max_concurrency=1, range_size=16 * MiB)
+    async with open_harness(tmp_path, config=config) as harness:
+        harness.server.put(BUCKET, "large", data)
+        harness.server.script(Fault("GetObject", Hook(before=hold_back_the_end)))
+        monkeypatch.setattr(os, "fsync", fsync)
+        if error is None:
+            await harness.bucket.download_file("large", harness.destination)
+            harness.check_folder(data)
+        else:
+            with pytest.raises(OSError, match="the disk is broken") as caught:
+                await harness.bucket.download_file("large", harness.destination)
+            assert caught.value is error
+            harness.check_folder(OLD)
