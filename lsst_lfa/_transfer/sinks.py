@@ -21,7 +21,7 @@ __all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer", "new_file"]
 _GATHER = 1024 * 1024
 # What a stream's reader gets at once, and holds in addition to what is prefetched.
 _CHUNK = 256 * 1024
-# Bytes after which a file is flushed while more of it arrives: the disk then works as the network does, not after it.
+# Bytes after which a file is flushed while more of it arrives: the disk works during the download, not after it.
 _FLUSHED = 32 * 1024 * 1024
 
 
@@ -197,7 +197,7 @@ class FileSink(AtomicFile):
 
 @asynccontextmanager
 async def new_file(path: Path) -> AsyncIterator[FileSink]:
-    """Open a file that is at its path once the block has succeeded; otherwise nothing is left of it.
+    """Open a file that appears at its path if the block succeeds, and of which otherwise nothing is left.
 
     Raises
     ------
