@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ChunkSink", "FileSink", "MemorySink", "Sink", "Writer", "new_file"]
 
 # Bytes gathered before a thread writes them; a thread for each chunk costs more than the write.
-_GATHER = 1024 * 1024
+_GATHER = 768 * 1024
 # What a stream's reader gets at once, and holds in addition to what is prefetched.
 _CHUNK = 256 * 1024
 # Bytes after which a file is flushed while more of it arrives: the disk works during the download, not after it.
