@@ -164,8 +164,8 @@ class AtomicFile:
 
     def _link_to(self, source: Path) -> None:
         with self._used():
-            self._named = True
             os.link(source, self._temporary)
+            self._named = True
             self._fd = os.open(self._temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def _sync(self) -> None:
