@@ -115,7 +115,7 @@ class S3DataRequests:
         Returns
         -------
         response : mapping
-            Its ``ETag``, as far as the server sent one.
+            With its ``ETag``; `None`, or missing, if the server sent none.
 
         Raises
         ------
@@ -152,14 +152,16 @@ class S3DataRequests:
         request.context = dict(template.context)
         await template.signer.sign(operation, request)
         prepared = request.prepare()
-        # Some handler may respond in the network's place, as moto's does.
+        # A hook may respond in the network's place, as moto's does.
         _, response = await self._client.meta.events.emit_until_response(
             f"before-send.s3.{operation}", request=prepared
         )
         if response is None:
             response = await self._http.send(prepared)
+        # The data of an object are left to whoever asked for it.
+        content = b"" if prepared.stream_output and response.status_code < 300 else await response.content  # noqa: PLR2004
         try:
-            check_response(response.status_code, response.headers, await response.content, operation)
+            check_response(response.status_code, response.headers, content, operation)
         except ClientError as error:
             if error.response["Error"].get("Code") not in _OTHER_REGION:
                 raise

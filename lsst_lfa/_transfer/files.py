@@ -9,7 +9,6 @@ import secrets
 import stat
 import threading
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING
 
 from .concurrency import finish_in_thread, in_thread, threads
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["AtomicFile", "SafeFolder", "make_folder", "open_regular", "safe_join"]
+__all__ = ["AtomicFile", "make_folder", "open_regular", "safe_join"]
 
 # The errors of open(2) on a file system that does not support unnamed files.
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT)
@@ -50,7 +49,6 @@ class AtomicFile:
         self._lock = threading.Lock()
         self._users = 0
         self._fd = -1
-        self._named = False
         self._retired = False
         self._discarded = False
 
@@ -152,20 +150,18 @@ class AtomicFile:
     def _create(self) -> None:
         with self._used():
             self._check_destination()
-            nameless = getattr(os, "O_TMPFILE", 0) if _sees_descriptors() else 0
+            nameless = getattr(os, "O_TMPFILE", 0) if os.access("/proc/self/fd", os.X_OK) else 0
             try:
                 self._fd = os.open(self._path.parent, os.O_RDWR | os.O_CLOEXEC | nameless, 0o666)
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
-                self._named = True
                 flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._fd = os.open(self._temporary, flags, 0o666)
 
     def _link_to(self, source: Path) -> None:
         with self._used():
             os.link(source, self._temporary)
-            self._named = True
             self._fd = os.open(self._temporary, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
 
     def _sync(self) -> None:
@@ -199,8 +195,7 @@ class AtomicFile:
                 os.fsync(fd)
             folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                if not self._named:
-                    self._named = True
+                if not os.fstat(fd).st_nlink:
                     # As open(2) has it. With `dst_dir_fd` it is linkat(2), which follows that link.
                     os.link(f"/proc/self/fd/{fd}", self._temporary.name, dst_dir_fd=folder)
                 # A slow disk may release a thread that was left behind long ago: by now the path may belong to others.
@@ -210,7 +205,6 @@ class AtomicFile:
                 else:
                     os.link(self._temporary, self._path)
                     self._temporary.unlink()
-                self._named = False
                 if durable:
                     os.fsync(folder)
             finally:
@@ -220,62 +214,31 @@ class AtomicFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-        if self._named:
-            self._temporary.unlink(missing_ok=True)
-
-
-@cache
-def _sees_descriptors() -> bool:
-    """Whether an unnamed file can be given a name by its descriptor."""
-    return os.access("/proc/self/fd", os.X_OK)
-
-
-class SafeFolder:
-    """Finds the places of keys in a folder. It blocks: call it in threads.
-
-    Keys that follow each other mostly have the same parent, so the last one is
-    not looked at again.
-
-    Parameters
-    ----------
-    folder : `pathlib.Path`
-        It must exist.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._root = folder.resolve(strict=True)
-        self._last = ("", self._root)
-
-    def place(self, key: str) -> Path:
-        """Return the path of ``key``, after creating its parents; it must not lead outside.
-
-        Raises
-        ------
-        ValueError
-            If a symbolic link leads outside the folder, or if another key would
-            have the same path, that is, a key with empty segments (``x//y``,
-            ``/x``).
-        """
-        name = key.removesuffix("/")
-        if "" in name.split("/"):
-            msg = f"key={key!r} has empty segments, so it is not a usable path in a folder: pass path instead"
-            raise ValueError(msg)
-        above, _, name = name.rpartition("/")
-        last, parent = self._last
-        if above != last:
-            parent = (self._root / above).resolve()
-            if not parent.is_relative_to(self._root):
-                msg = f"{key!r} would leave {self._folder}: a symbolic link leads outside"
-                raise ValueError(msg)
-            parent.mkdir(parents=True, exist_ok=True)
-            self._last = above, parent
-        return parent / name
+        self._temporary.unlink(missing_ok=True)
 
 
 def safe_join(folder: Path, key: str) -> Path:
-    """Return the path of ``key`` in ``folder``; see `SafeFolder.place`."""
-    return SafeFolder(folder).place(key)
+    """Return the path of ``key`` in ``folder``, after creating its parents; it must not lead outside.
+
+    Raises
+    ------
+    ValueError
+        If a symbolic link leads outside the folder, or if another key would
+        have the same path, that is, a key with empty segments (``x//y``,
+        ``/x``).
+    """
+    name = key.removesuffix("/")
+    if "" in name.split("/"):
+        msg = f"key={key!r} has empty segments, so it is not a usable path in a folder: pass path instead"
+        raise ValueError(msg)
+    root = folder.resolve(strict=True)
+    target = root / name
+    parent = target.parent.resolve()
+    if not parent.is_relative_to(root):
+        msg = f"{key!r} would leave {folder}: a symbolic link leads outside"
+        raise ValueError(msg)
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent / target.name
 
 
 def make_folder(folder: Path, key: str) -> Path:

@@ -19,7 +19,7 @@ from .attempts import transfer
 from .concurrency import in_thread, run_in_thread, task_group
 from .download import download, verify
 from .etag import check_etag
-from .files import AtomicFile, SafeFolder, make_folder
+from .files import AtomicFile, make_folder, safe_join
 from .object_options import upload_options
 from .operations import Pages, list_objects
 from .progress import Progress
@@ -305,7 +305,6 @@ async def download_folder(
 ) -> FolderSummary:
     """Download all objects whose keys begin with ``prefix``; see `AsyncS3Bucket.download_folder`."""
     await in_thread(folder.mkdir, parents=True, exist_ok=True)
-    places = await in_thread(SafeFolder, folder)
     work = _Folder(client, progress, max_files, on_file)
 
     async def fetch(name: str, item: ObjectInfo) -> int | None:
@@ -315,7 +314,7 @@ async def download_folder(
                 raise ValueError(msg)
             await in_thread(make_folder, folder, name)
             return 0
-        path, same = await in_thread(_place, places, name, item, client.config.part_size, skip_equal=skip_equal)
+        path, same = await in_thread(_place, folder, name, item, client.config.part_size, skip_equal=skip_equal)
         if same:
             return None
         async with transfer(client.info("download", item.key), client.config.total_timeout):
@@ -332,10 +331,10 @@ async def download_folder(
     return work.summary
 
 
-def _place(places: SafeFolder, name: str, item: ObjectInfo, part_size: int, *, skip_equal: bool) -> tuple[Path, bool]:
+def _place(folder: Path, name: str, item: ObjectInfo, part_size: int, *, skip_equal: bool) -> tuple[Path, bool]:
     """Return the path of an object, after creating its parents, and whether the file is already there."""
     check_key(item.key)  # a key with ".." or "." was not created by this package
-    path = places.place(name)
+    path = safe_join(folder, name)
     return path, skip_equal and not path.is_symlink() and is_same_file(path, item.size, item.etag, part_size)
 
 

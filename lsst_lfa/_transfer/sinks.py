@@ -186,7 +186,7 @@ class FileSink(AtomicFile):
         if self._unflushed >= _FLUSHED:
             self._flush_now.set()
 
-    async def flush(self) -> None:
+    async def keep_flushed(self) -> None:
         """Flush to disk again and again while the file is written, so that little is left for `commit`."""
         while True:
             await self._flush_now.wait()
@@ -208,7 +208,7 @@ async def new_file(path: Path) -> AsyncIterator[FileSink]:
     try:
         await sink.create()
         async with task_group() as group:
-            flushing = group.create_task(sink.flush())
+            flushing = group.create_task(sink.keep_flushed())
             yield sink
             flushing.cancel()
         await sink.commit()

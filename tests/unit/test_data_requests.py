@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.hooks import AioHierarchicalEmitter
@@ -161,7 +162,7 @@ async def test_another_region_is_found_by_botocore(operation: str) -> None:
         assert regions[:3] == ["us-east-1", "us-east-1", "eu-west-1"]
 
 
-async def test_who_wants_to_see_each_request_sees_it() -> None:
+async def test_a_hook_sees_each_request_and_may_change_it() -> None:
     async with FaultyS3Server() as server, opened(server) as session:
         bucket = session.bucket("test")
         seen: list[tuple[str, str]] = []
@@ -180,7 +181,7 @@ async def test_who_wants_to_see_each_request_sees_it() -> None:
         assert not made_by_botocore(server)
 
 
-async def test_who_responds_in_the_networks_place_is_believed() -> None:
+async def test_a_hooks_refusal_is_that_of_the_server() -> None:
     async with FaultyS3Server() as server, opened(server) as session:
         bucket = session.bucket("test")
         refusals = [AioAWSResponse("", 400, {}, Refusal())]
@@ -195,6 +196,22 @@ async def test_who_responds_in_the_networks_place_is_believed() -> None:
         assert not server.seen
         await bucket.upload(b"data", "k")
         assert len(server.seen) == 1
+
+
+async def test_the_data_that_a_hook_responds_with_are_downloaded() -> None:
+    async with FaultyS3Server() as server, opened(server) as session, aiohttp.ClientSession() as elsewhere:
+        server.put("test", "k", b"data")
+        server.put("test", "other", b"other data")
+        bucket = session.bucket("test")
+
+        async def respond(**_: object) -> AioAWSResponse:
+            response = await elsewhere.get(f"{server.endpoint_url}/test/other")
+            return AioAWSResponse("", response.status, dict(response.headers), response)
+
+        async with bucket._borrow("head", "k") as client:
+            client.client.meta.events.register("before-send.s3.GetObject", respond)
+        assert (await bucket.download("k")).getvalue() == b"other data"
+        assert [seen.key for seen in server.seen] == ["other"]
 
 
 async def test_a_content_type_that_is_no_text_is_refused_before_anything_is_sent() -> None:

@@ -98,7 +98,7 @@ async def test_many_requests_that_are_told_to_slow_down_at_once_are_one_sign() -
     assert lanes.width == 16
 
 
-async def test_a_request_to_slow_down_counts_though_the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_to_slow_down_counts_even_if_the_clock_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
     now = loop.time()
     monkeypatch.setattr(loop, "time", lambda: now)  # as uvloop's does within a turn
