@@ -193,7 +193,7 @@ async def test_what_a_source_raises_is_the_sources(tmp_path: Path, kind: str, fa
 
 async def test_small_reads_are_joined(tmp_path: Path) -> None:
     async with open_harness(tmp_path) as harness:
-        for source in (Custom(SMALL, most=16), _sips(SMALL)):
+        for source in (Custom(SMALL, most=256), _sips(SMALL)):
             with memory_within(4 * len(SMALL)):
                 await harness.bucket.upload(source, KEY, harness.callback)
             assert harness.stored() == SMALL

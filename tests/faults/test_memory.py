@@ -72,7 +72,7 @@ class Owner:
 
 Start = Any
 
-WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=0.2, max_attempts=2, cleanup_timeout=5)
+WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=10, max_attempts=2, cleanup_timeout=5)
 PARTS = replace(WHOLE, multipart_threshold=MiB, part_size=2 * MiB)
 
 
@@ -93,6 +93,8 @@ ENDINGS: dict[str, tuple[Action, float | None, type[BaseException] | None]] = {
 async def check(start: Start, ending: str, config: TransferConfig, kind: str) -> None:
     """Upload, use the memory again at once, and look at what comes of it."""
     action, limit, raised = ENDINGS[ending]
+    if raised is errors.TransferTimeoutError:
+        config = replace(config, stall_timeout=0.2)
     faults = [Fault(operation, action) for operation in ("PutObject", "UploadPart")]
     async with start(*faults, config=config) as (server, bucket):
         owner, before = Owner(kind), sockets()
