@@ -58,9 +58,9 @@ class TransferConfig:
         the signature; ``"md5"`` sends ``Content-MD5`` as well, for servers
         that do not verify the SHA-256 (SeaweedFS). ``"unsigned"`` hashes
         nothing and relies on TLS, as boto3 and minio do over https: an upload
-        takes about 40% less CPU time over https, and about 60% less over http.
-        But over http only TCP's checksum then protects the data, and a warning
-        is logged once per session.
+        takes a third to a half less CPU time over https, and about half as
+        much over http. But over http only TCP's checksum then protects the
+        data, and a warning is logged once per session.
     verify_etag : `bool`
         Whether to verify downloads against the object's ETag. Costs one MD5
         pass over the data, in a thread.

@@ -57,11 +57,11 @@ class Topic:
         return [each["id"] for each in self.written]
 
 
-class Play:
+class AnnexHarness:
     """A publisher, its topic, its spool and its server."""
 
     def __init__(self, harness: Harness, folder: Path, **options: Any) -> None:
-        self.harness = harness
+        self._bucket = harness.bucket
         self.server: FaultyS3Server = harness.server
         self.folder = folder / "spool"
         self.topic = Topic()
@@ -77,7 +77,7 @@ class Play:
 
     def another(self, **options: Any) -> LargeFileAnnex:
         """Make one more annex of the same component."""
-        annex = LargeFileAnnex(self.harness.bucket, "GC", 1, **{**self.options, **options})
+        annex = LargeFileAnnex(self._bucket, "GC", 1, **{**self.options, **options})
         annex._pace = BRISK
         return annex
 
@@ -145,12 +145,14 @@ def url(server: FaultyS3Server, key: str = KEY) -> str:
 
 
 @asynccontextmanager
-async def play(folder: Path, config: TransferConfig = QUICK, **options: Any) -> AsyncIterator[Play]:
+async def open_annex_harness(
+    folder: Path, config: TransferConfig = QUICK, **options: Any
+) -> AsyncIterator[AnnexHarness]:
     """Open the harness, after which nothing may be left; close the annex at its end."""
-    (folder / "harness").mkdir()
-    async with open_harness(folder / "harness", config=config) as harness:
-        player = Play(harness, folder, **options)
+    (folder / "bucket").mkdir()
+    async with open_harness(folder / "bucket", config=config) as bucket_harness:
+        harness = AnnexHarness(bucket_harness, folder, **options)
         try:
-            yield player
+            yield harness
         finally:
-            await player.annex.aclose()
+            await harness.annex.aclose()

@@ -14,7 +14,7 @@ import pytest
 from lsst_lfa import AsyncS3Bucket, LargeFile, LargeFileAnnex, errors, salobj
 
 from . import Fault, Hook
-from .annex_harness import DATE, DOWN, HANGS, KEY, Topic, chunks, large_file_on_disk, play, sources, url
+from .annex_harness import DATE, DOWN, HANGS, KEY, Topic, chunks, large_file_on_disk, open_annex_harness, sources, url
 from .harness import BUCKET, LARGE
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ UNSPOOLED: dict[str, Any] = {"spool": None}
 
 
 async def test_all_is_well(tmp_path: Path) -> None:
-    async with play(tmp_path) as it:
-        file = await it.annex.publish(b"data", generator="image", date=DATE, id="GC1_1", version=1.5)
+    async with open_annex_harness(tmp_path) as harness:
+        file = await harness.annex.publish(b"data", generator="image", date=DATE, id="GC1_1", version=1.5)
         assert file == LargeFile(
             bucket=BUCKET,
             key=KEY,
-            url=url(it.server),
+            url=url(harness.server),
             generator="GC:1",
             version=1.5,
             byte_size=4,
@@ -41,33 +41,33 @@ async def test_all_is_well(tmp_path: Path) -> None:
             id="GC1_1",
             stored=True,
         )
-        assert it.topic.written == [file.event_fields()]
-        assert it.stored == [file]
-        assert it.object(KEY) == b"data"
-        assert it.files() == []
-        assert await it.annex.wait_stored(0)
+        assert harness.topic.written == [file.event_fields()]
+        assert harness.stored == [file]
+        assert harness.object(KEY) == b"data"
+        assert harness.files() == []
+        assert await harness.annex.wait_stored(0)
 
 
 @pytest.mark.parametrize("spooled", [True, False])
 async def test_sources(tmp_path: Path, spooled: bool) -> None:
     given = sources(tmp_path)
-    async with play(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as it:
+    async with open_annex_harness(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as harness:
         for kind, source in given.items():
-            file = await it.annex.publish(source, generator="image", key=kind)
+            file = await harness.annex.publish(source, generator="image", key=kind)
             assert file.stored
             assert (file.byte_size, file.check_sum) == (len(LARGE), hashlib.md5(LARGE).hexdigest())
-            assert it.object(kind) == LARGE
-            assert it.files() == []
+            assert harness.object(kind) == LARGE
+            assert harness.files() == []
         assert given["BytesIO"].read() == given["file"].read() == b""
     given["file"].close()
 
 
 async def test_sources_while_s3_hangs(tmp_path: Path) -> None:
     given = sources(tmp_path)
-    async with play(tmp_path, upload_timeout=1) as it:
-        it.server.script(HANGS)
+    async with open_annex_harness(tmp_path, upload_timeout=1) as harness:
+        harness.server.script(HANGS)
         files = await asyncio.gather(
-            *(it.annex.publish(source, generator="image", key=kind) for kind, source in given.items())
+            *(harness.annex.publish(source, generator="image", key=kind) for kind, source in given.items())
         )
         for file in files:
             assert not file.stored
@@ -76,9 +76,9 @@ async def test_sources_while_s3_hangs(tmp_path: Path) -> None:
             assert file.path.samefile(given["path"]) == (file.key == "path")
         given["bytearray"].clear()  # it is its owner's again
         given["path"].unlink()
-        it.server.script()
-        assert await it.annex.wait_stored(10)
-        it.check(len(given))
+        harness.server.script()
+        assert await harness.annex.wait_stored(10)
+        harness.check(len(given))
     given["file"].close()
 
 
@@ -92,9 +92,9 @@ async def test_a_path_on_another_file_system(tmp_path: Path, monkeypatch: pytest
         real(source, target, **options)
 
     monkeypatch.setattr(os, "link", link)
-    async with play(tmp_path) as it:
-        it.server.script(DOWN)
-        file = await it.annex.publish(path, generator="image", key="k")
+    async with open_annex_harness(tmp_path) as harness:
+        harness.server.script(DOWN)
+        file = await harness.annex.publish(path, generator="image", key="k")
         assert file.path is not None
         assert not file.path.samefile(path)
         assert file.path.read_bytes() == LARGE
@@ -104,9 +104,9 @@ async def test_hdu_lists(tmp_path: Path) -> None:
     from astropy.io import fits
 
     hdulist = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU([[1, 2], [3, 4]])])
-    async with play(tmp_path) as it:
-        await it.annex.publish(hdulist, generator="image", key="k.fits")
-        stored = it.object("k.fits")
+    async with open_annex_harness(tmp_path) as harness:
+        await harness.annex.publish(hdulist, generator="image", key="k.fits")
+        stored = harness.object("k.fits")
     assert stored is not None
     with fits.open(io.BytesIO(stored)) as found:
         assert found[1].data.tolist() == [[1, 2], [3, 4]]
@@ -114,11 +114,11 @@ async def test_hdu_lists(tmp_path: Path) -> None:
 
 async def test_a_path_that_changes_meanwhile(tmp_path: Path) -> None:
     path = large_file_on_disk(tmp_path)
-    async with play(tmp_path, spool=None) as it:
-        it.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: path.write_bytes(b"other"))))
+    async with open_annex_harness(tmp_path, spool=None) as harness:
+        harness.server.script(Fault("CreateMultipartUpload", Hook(before=lambda _: path.write_bytes(b"other"))))
         with pytest.raises(errors.SourceChangedError, match="changed while"):
-            await it.annex.publish(path, generator="image", key="k")
-        assert it.topic.written == []
+            await harness.annex.publish(path, generator="image", key="k")
+        assert harness.topic.written == []
 
 
 @pytest.mark.parametrize("spooled", [True, False])
@@ -127,17 +127,17 @@ async def test_what_a_source_raises_comes_through(tmp_path: Path, spooled: bool)
         yield b"data"
         raise OSError(errno.EIO, "the camera's own")
 
-    async with play(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as it:
+    async with open_annex_harness(tmp_path, **(SPOOLED if spooled else UNSPOOLED)) as harness:
         with pytest.raises(OSError, match="the camera's own"):
-            await it.annex.publish(failing(), generator="image")
+            await harness.annex.publish(failing(), generator="image")
         with pytest.raises(FileNotFoundError):
-            await it.annex.publish(tmp_path / "no-such-file", generator="image")
+            await harness.annex.publish(tmp_path / "no-such-file", generator="image")
         with pytest.raises(TypeError, match="text mode"):
-            await it.annex.publish(io.StringIO("text"), generator="image")
-        await it.annex.publish(b"good", generator="image", id="good")
-        assert it.topic.ids == ["good"]
-        assert it.files() == []
-        assert len(it.stored) == 1
+            await harness.annex.publish(io.StringIO("text"), generator="image")
+        await harness.annex.publish(b"good", generator="image", id="good")
+        assert harness.topic.ids == ["good"]
+        assert harness.files() == []
+        assert len(harness.stored) == 1
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ async def test_what_a_source_raises_comes_through(tmp_path: Path, spooled: bool)
     ],
 )
 async def test_wrong_arguments_read_nothing(tmp_path: Path, wrong: dict[str, Any], error: type[Exception]) -> None:
-    async with play(tmp_path) as it:
+    async with open_annex_harness(tmp_path) as harness:
         with pytest.raises(error):
-            await it.annex.publish(chunks(), **{"generator": "image", **wrong})
-        assert it.topic.written == []
-        assert it.server.seen == []
+            await harness.annex.publish(chunks(), **{"generator": "image", **wrong})
+        assert harness.topic.written == []
+        assert harness.server.seen == []
 
 
 def test_wrong_options(tmp_path: Path) -> None:
@@ -167,13 +167,13 @@ def test_wrong_options(tmp_path: Path) -> None:
 
 
 async def test_keys_and_generators(tmp_path: Path) -> None:
-    async with play(tmp_path) as it:
-        file = await it.annex.publish(b"1", generator="image", stem="GC1_image_1", suffix=".yaml", date=DATE)
+    async with open_annex_harness(tmp_path) as harness:
+        file = await harness.annex.publish(b"1", generator="image", stem="GC1_image_1", suffix=".yaml", date=DATE)
         assert file.key == "GC:1/image/2026/01/31/GC1_image_1.yaml"
-        file = await it.annex.publish(b"2", generator="image", other="raw", date=DATE, event_generator="dimm")
+        file = await harness.annex.publish(b"2", generator="image", other="raw", date=DATE, event_generator="dimm")
         assert file.key == "GC:1/image/2026/01/31/GC:1_image_raw.fits"
         assert file.generator == "dimm"
-        file = await it.annex.publish(b"3", generator="image", key="a/b.png", mime_type="image/x")
+        file = await harness.annex.publish(b"3", generator="image", key="a/b.png", mime_type="image/x")
         assert (file.key, file.mime_type) == ("a/b.png", "image/x")
     plain = LargeFileAnnex(AsyncS3Bucket("b"), "ATPtg")
     assert plain.component == "ATPtg"

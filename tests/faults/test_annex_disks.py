@@ -11,7 +11,7 @@ import pytest
 from lsst_lfa import errors
 from lsst_lfa._spool.record import parse_sidecar
 
-from .annex_harness import DOWN, play
+from .annex_harness import DOWN, open_annex_harness
 from .disks import make_read_only, mounted_disk
 from .harness import LARGE
 
@@ -21,55 +21,55 @@ if TYPE_CHECKING:
 
 async def test_a_disk_that_is_full(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mounted_disk(tmp_path / "disk", "4m") as disk:
-        async with play(tmp_path) as it:
-            it.annex = it.another(spool=disk)
-            it.folder = disk
+        async with open_annex_harness(tmp_path) as harness:
+            harness.annex = harness.another(spool=disk)
+            harness.folder = disk
             with caplog.at_level(logging.WARNING):
-                assert (await it.annex.publish(LARGE, generator="image", key="large")).stored
+                assert (await harness.annex.publish(LARGE, generator="image", key="large")).stored
             assert "No space left on device" in caplog.text
             assert "dies with the container" in caplog.text
-            it.server.script(DOWN)
-            assert not (await it.annex.publish(b"small", generator="image", key="small")).stored
+            harness.server.script(DOWN)
+            assert not (await harness.annex.publish(b"small", generator="image", key="small")).stored
             with pytest.raises(errors.NotStoredError, match=r"503.*No space left on device"):
-                await it.annex.publish(LARGE, generator="image", key="lost")
+                await harness.annex.publish(LARGE, generator="image", key="lost")
             (disk / "others").write_bytes(bytes(4 * 1024 * 1024 - 64 * 1024))
-            it.server.script()
-            assert await it.annex.wait_stored(10)
+            harness.server.script()
+            assert await harness.annex.wait_stored(10)
             (disk / "others").unlink()
-            it.check(2)
+            harness.check(2)
 
 
 async def test_a_disk_that_is_read_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with mounted_disk(tmp_path / "disk", "4m") as disk:
         make_read_only(disk)
-        async with play(tmp_path) as it:
-            it.annex = it.another(spool=disk)
+        async with open_annex_harness(tmp_path) as harness:
+            harness.annex = harness.another(spool=disk)
             with caplog.at_level(logging.WARNING):
-                assert (await it.annex.publish(b"1", generator="image", key="1")).stored
+                assert (await harness.annex.publish(b"1", generator="image", key="1")).stored
             assert "Read-only file system" in caplog.text
-            it.server.script(DOWN)
+            harness.server.script(DOWN)
             with pytest.raises(errors.NotStoredError, match=r"503.*Read-only file system"):
-                await it.annex.publish(b"2", generator="image", key="2")
+                await harness.annex.publish(b"2", generator="image", key="2")
 
 
 @pytest.mark.parametrize("jump", [-(10**9), 10**9])
 async def test_the_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: int) -> None:
     """By thirty years; what is published later comes later all the same, and all is sent."""
     real, seconds = time.time_ns, time.time
-    async with play(tmp_path) as it:
-        it.server.script(DOWN)
-        await it.annex.publish(b"1", generator="image", key="1", id="1")
-        await it.annex.aclose()
+    async with open_annex_harness(tmp_path) as harness:
+        harness.server.script(DOWN)
+        await harness.annex.publish(b"1", generator="image", key="1", id="1")
+        await harness.annex.aclose()
         monkeypatch.setattr(time, "time_ns", lambda: real() + jump * 10**9)
         monkeypatch.setattr(time, "time", lambda: seconds() + jump)
-        it.annex = it.another()
-        await it.annex.publish(b"2", generator="image", key="2", id="2")
+        harness.annex = harness.another()
+        await harness.annex.publish(b"2", generator="image", key="2", id="2")
         monkeypatch.undo()
-        await it.annex.publish(b"3", generator="image", key="3", id="3")
-        sidecars = [name for name in it.files() if name.endswith(".jsonl")]
-        records = [parse_sidecar((it.folder / name).read_bytes()) for name in sidecars]
+        await harness.annex.publish(b"3", generator="image", key="3", id="3")
+        sidecars = [name for name in harness.files() if name.endswith(".jsonl")]
+        records = [parse_sidecar((harness.folder / name).read_bytes()) for name in sidecars]
         assert [each.key for each in sorted(records, key=lambda each: each.sequence)] == ["1", "2", "3"]
-        it.server.script()
-        assert await it.annex.wait_stored(10)
-        assert it.topic.ids == ["1", "2", "3"]
-        it.check(3)
+        harness.server.script()
+        assert await harness.annex.wait_stored(10)
+        assert harness.topic.ids == ["1", "2", "3"]
+        harness.check(3)

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import Close, Fault, ReceiveSlowly, Reset, Silence, Status
-from .annex_harness import play, until
+from .annex_harness import open_annex_harness, until
 from .harness import BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .annex_harness import Play
+    from .annex_harness import AnnexHarness
 
 KILLS = 100 if "LSST_LFA_SOAK" in os.environ else 10
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ class Victims:
 
 
 @asynccontextmanager
-async def victims() -> AsyncIterator[Victims]:
+async def open_victims() -> AsyncIterator[Victims]:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", PROGRAM, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
@@ -135,10 +135,10 @@ def faults(dice: random.Random) -> list[Fault]:
     return [Fault("*", dice.choice(actions), nth=dice.randrange(1, 8), times=dice.randrange(1, 20)) for _ in range(2)]
 
 
-def check_folder(it: Play, them: Victims) -> None:
+def check_folder(harness: AnnexHarness, victims: Victims) -> None:
     """Assert that all that lies in the folder is whole, or is explained by its sidecar."""
-    for name in it.files():
-        path = it.folder / name
+    for name in harness.files():
+        path = harness.folder / name
         if path.name.endswith(".part"):
             assert path.name.startswith(".lfa-")
         elif path.name.endswith(".lfa.jsonl"):
@@ -146,56 +146,56 @@ def check_folder(it: Play, them: Victims) -> None:
         else:
             assert path.with_name(f"{path.name}.lfa.jsonl").exists()
             data = path.read_bytes()
-            assert (hashlib.md5(data).hexdigest(), len(data)) == them.began[path.name.removesuffix(".fits")]
+            assert (hashlib.md5(data).hexdigest(), len(data)) == victims.began[path.name.removesuffix(".fits")]
 
 
-def check_objects(it: Play, them: Victims) -> None:
+def check_objects(harness: AnnexHarness, victims: Victims) -> None:
     """Assert that no object is anything but a whole file."""
-    for (_, key), stored in it.server.objects.items():
+    for (_, key), stored in harness.server.objects.items():
         if key.startswith("GC:1/"):
             digest = (hashlib.md5(stored.data).hexdigest(), stored.size)
-            assert digest == them.began[key.removeprefix("GC:1/image/").removesuffix(".fits")]
+            assert digest == victims.began[key.removeprefix("GC:1/image/").removesuffix(".fits")]
 
 
 async def test_killed_while_publishing(tmp_path: Path) -> None:
     dice = random.Random(int(os.environ.get("LSST_LFA_SEED", "1")))
-    async with play(tmp_path) as it, victims() as them:
-        await them.warm()
+    async with open_annex_harness(tmp_path) as harness, open_victims() as victims:
+        await victims.warm()
         waited = 0
         for run in range(KILLS):
-            it.server.script(*faults(dice))
-            await them.live(
-                it.server.endpoint_url,
-                str(it.folder),
+            harness.server.script(*faults(dice))
+            await victims.live(
+                harness.server.endpoint_url,
+                str(harness.folder),
                 str(run),
                 words=dice.randrange(13),
                 seconds=dice.uniform(0, 0.05),
             )
-            check_folder(it, them)
-            check_objects(it, them)
-            waited += any(name.endswith(".fits") for name in it.files())
-        it.server.script()
-        await it.annex.start()
-        assert await it.annex.wait_stored(60)
-        for fields in it.topic.written:
+            check_folder(harness, victims)
+            check_objects(harness, victims)
+            waited += any(name.endswith(".fits") for name in harness.files())
+        harness.server.script()
+        await harness.annex.start()
+        assert await harness.annex.wait_stored(60)
+        for fields in harness.topic.written:
             announced: list[Any] = [fields["url"], fields["checkSum"], str(fields["byteSize"])]
-            them.announced.setdefault(fields["id"], []).append(announced)
-        check_objects(it, them)
-        for name, (url, md5, size) in them.returned.items():
-            assert [url, md5, size] in them.announced[name]
-            data = it.object(url.removeprefix(f"{it.server.endpoint_url}/{BUCKET}/"))
+            victims.announced.setdefault(fields["id"], []).append(announced)
+        check_objects(harness, victims)
+        for name, (url, md5, size) in victims.returned.items():
+            assert [url, md5, size] in victims.announced[name]
+            data = harness.object(url.removeprefix(f"{harness.server.endpoint_url}/{BUCKET}/"))
             assert data is not None
             assert (hashlib.md5(data).hexdigest(), str(len(data))) == (md5, size)
-        for events in them.announced.values():
+        for events in victims.announced.values():
             for url, md5, size in events:
-                data = it.object(url.removeprefix(f"{it.server.endpoint_url}/{BUCKET}/"))
+                data = harness.object(url.removeprefix(f"{harness.server.endpoint_url}/{BUCKET}/"))
                 assert data is not None
                 assert (hashlib.md5(data).hexdigest(), str(len(data))) == (md5, size)
-        assert [name for name in it.files() if not name.endswith(".part")] == []
+        assert [name for name in harness.files() if not name.endswith(".part")] == []
         assert waited
-        assert len(them.began) > len(them.returned) > KILLS / 2
-        twice = sum(len(events) > 1 for events in them.announced.values())
+        assert len(victims.began) > len(victims.returned) > KILLS / 2
+        twice = sum(len(events) > 1 for events in victims.announced.values())
         print(
-            f"\n{KILLS} kills: {len(them.began)} files begun, {len(them.returned)} returned, "
-            f"{len(them.announced)} announced ({twice} of them more than once)"
+            f"\n{KILLS} kills: {len(victims.began)} files begun, {len(victims.returned)} returned, "
+            f"{len(victims.announced)} announced ({twice} of them more than once)"
         )

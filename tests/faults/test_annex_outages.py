@@ -18,7 +18,7 @@ import pytest
 from lsst_lfa import LargeFileAnnex, S3Session, Spool, TransferConfig, errors
 
 from . import Close, Fault, ReceiveSlowly, Reset, Silence
-from .annex_harness import DOWN, HANGS, Topic, play, sources, until
+from .annex_harness import DOWN, HANGS, Topic, open_annex_harness, sources, until
 from .harness import BUCKET, LARGE, MiB
 
 if TYPE_CHECKING:
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 )
 async def test_s3_is_away_and_comes_back(tmp_path: Path, fault: Fault) -> None:
     data = os.urandom(300_000)
-    async with play(tmp_path, upload_timeout=0.3) as it:
-        it.server.script(fault)
+    async with open_annex_harness(tmp_path, upload_timeout=0.3) as harness:
+        harness.server.script(fault)
         began = time.monotonic()
-        file = await it.annex.publish(data, generator="image", key="k.fits", id="1")
+        file = await harness.annex.publish(data, generator="image", key="k.fits", id="1")
         assert time.monotonic() - began < 1.6
         assert not file.stored
         assert isinstance(file.error, errors.LfaError)
         assert file.path is not None
         assert file.path.read_bytes() == data
-        assert it.topic.written == [file.event_fields()]
-        assert it.stored == []
-        assert not await it.annex.wait_stored(0.05)
-        it.server.script()
-        assert await it.annex.wait_stored(10)
-        it.check(1)
-        assert [(each.key, each.stored, each.path) for each in it.stored] == [("k.fits", True, None)]
+        assert harness.topic.written == [file.event_fields()]
+        assert harness.stored == []
+        assert not await harness.annex.wait_stored(0.05)
+        harness.server.script()
+        assert await harness.annex.wait_stored(10)
+        harness.check(1)
+        assert [(each.key, each.stored, each.path) for each in harness.stored] == [("k.fits", True, None)]
 
 
 @pytest.mark.parametrize(
@@ -67,49 +67,49 @@ async def test_s3_is_away_and_comes_back(tmp_path: Path, fault: Fault) -> None:
 async def test_what_is_kept_on_disk_is_not_kept_in_memory(tmp_path: Path, fault: Fault) -> None:
     """Not even until the garbage collector comes by."""
     data = os.urandom(len(LARGE))
-    async with play(tmp_path, upload_timeout=0.3) as it:
-        it.server.script(fault)
+    async with open_annex_harness(tmp_path, upload_timeout=0.3) as harness:
+        harness.server.script(fault)
         gc.disable()
         try:
             references = sys.getrefcount(data)
-            await it.annex.publish(data, generator="image", key="k.fits")
+            await harness.annex.publish(data, generator="image", key="k.fits")
             await until(lambda: sys.getrefcount(data) == references)
         finally:
             gc.enable()
-        it.server.script()
-        assert await it.annex.wait_stored(10)
-        it.check(1)
+        harness.server.script()
+        assert await harness.annex.wait_stored(10)
+        harness.check(1)
 
 
 async def test_an_upload_whose_response_is_lost(tmp_path: Path) -> None:
-    async with play(tmp_path, upload_timeout=0.3) as it:
-        it.server.script(Fault("PutObject", Silence(carry_out=True)))
-        file = await it.annex.publish(b"data", generator="image", key="k")
+    async with open_annex_harness(tmp_path, upload_timeout=0.3) as harness:
+        harness.server.script(Fault("PutObject", Silence(carry_out=True)))
+        file = await harness.annex.publish(b"data", generator="image", key="k")
         assert not file.stored
-        it.server.script()
-        it.server.seen.clear()
-        assert await it.annex.wait_stored(10)
-        it.check(1)
-        assert it.server.calls("PutObject") == [], "it is there"
+        harness.server.script()
+        harness.server.seen.clear()
+        assert await harness.annex.wait_stored(10)
+        harness.check(1)
+        assert harness.server.calls("PutObject") == [], "it is there"
 
 
 async def test_without_a_spool_nothing_is_kept(tmp_path: Path) -> None:
-    async with play(tmp_path, spool=None) as it:
-        it.server.script(DOWN)
+    async with open_annex_harness(tmp_path, spool=None) as harness:
+        harness.server.script(DOWN)
         source = io.BytesIO(b"data")
         with pytest.raises(errors.NotStoredError, match=r"503.*no spool, so nothing was kept") as caught:
-            await it.annex.publish(source, generator="image")
+            await harness.annex.publish(source, generator="image")
         assert caught.value.transient
         assert isinstance(caught.value.__cause__, errors.UnavailableError)
-        assert it.topic.written == []
-        it.server.script()
-        assert (await it.annex.publish(source, generator="image")).byte_size == 4, "it is still there to be read"
+        assert harness.topic.written == []
+        harness.server.script()
+        assert (await harness.annex.publish(source, generator="image")).byte_size == 4, "it is still there to be read"
 
 
 async def test_without_a_spool_a_slow_upload_may_take_its_time(tmp_path: Path) -> None:
-    async with play(tmp_path, spool=None, upload_timeout=0.1) as it:
-        it.server.script(Fault("PutObject", ReceiveSlowly(500_000)))
-        assert (await it.annex.publish(bytes(200_000), generator="image")).stored
+    async with open_annex_harness(tmp_path, spool=None, upload_timeout=0.1) as harness:
+        harness.server.script(Fault("PutObject", ReceiveSlowly(500_000)))
+        assert (await harness.annex.publish(bytes(200_000), generator="image")).stored
 
 
 # The disk fails
@@ -134,14 +134,14 @@ async def test_a_full_disk(
     given = sources(tmp_path)
     del given["path"]  # a link takes no room
     fill(monkeypatch, after)
-    async with play(tmp_path, upload_timeout=0.05) as it:
+    async with open_annex_harness(tmp_path, upload_timeout=0.05) as harness:
         with caplog.at_level(logging.WARNING):
             for kind, source in given.items():
-                file = await it.annex.publish(source, generator="image", key=kind)
+                file = await harness.annex.publish(source, generator="image", key=kind)
                 assert file.stored
                 assert file.check_sum == hashlib.md5(LARGE).hexdigest()
-                assert it.object(kind) == LARGE
-        it.check(len(given))
+                assert harness.object(kind) == LARGE
+        harness.check(len(given))
     given["file"].close()
     (warning,) = (record.message for record in caplog.records if "files go to S3 directly" in record.message)
     assert "No space left on device" in warning
@@ -151,40 +151,40 @@ async def test_a_full_disk_and_no_s3(tmp_path: Path, monkeypatch: pytest.MonkeyP
     given = sources(tmp_path)
     del given["path"]
     fill(monkeypatch, 4 * MiB)
-    async with play(tmp_path) as it:
-        it.server.script(DOWN)
+    async with open_annex_harness(tmp_path) as harness:
+        harness.server.script(DOWN)
         for source in given.values():
             async with asyncio.timeout(5):
                 with pytest.raises(errors.NotStoredError, match=r"503.*No space left on device"):
-                    await it.annex.publish(source, generator="image", key="k")
-        assert it.topic.written == []
-        assert it.files() == []
+                    await harness.annex.publish(source, generator="image", key="k")
+        assert harness.topic.written == []
+        assert harness.files() == []
         assert given["file"].tell() == 0
     given["file"].close()
 
 
 async def test_a_spool_that_may_take_no_more(tmp_path: Path) -> None:
-    async with play(tmp_path) as it:
-        it.annex = it.another(spool=Spool(it.folder, max_bytes=10))
-        it.server.script(DOWN)
-        await it.annex.publish(b"8 bytes.", generator="image", key="k")
+    async with open_annex_harness(tmp_path) as harness:
+        harness.annex = harness.another(spool=Spool(harness.folder, max_bytes=10))
+        harness.server.script(DOWN)
+        await harness.annex.publish(b"8 bytes.", generator="image", key="k")
         with pytest.raises(errors.NotStoredError, match="8 of at most 10 bytes"):
-            await it.annex.publish(b"8 bytes!", generator="image", key="l")
-        it.server.script()
-        await it.annex.publish(b"8 bytes?", generator="image", key="m")
-        assert await it.annex.wait_stored(10)
-        await it.annex.publish(b"8 bytes!", generator="image", key="l")
-        it.check(3)
+            await harness.annex.publish(b"8 bytes!", generator="image", key="l")
+        harness.server.script()
+        await harness.annex.publish(b"8 bytes?", generator="image", key="m")
+        assert await harness.annex.wait_stored(10)
+        await harness.annex.publish(b"8 bytes!", generator="image", key="l")
+        harness.check(3)
 
 
 async def test_a_folder_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
-    async with play(tmp_path) as it:
-        it.annex = it.another(spool=tmp_path / "file" / "spool")
-        assert (await it.annex.publish(b"data", generator="image", key="k")).stored
-        it.server.script(DOWN)
+    async with open_annex_harness(tmp_path) as harness:
+        harness.annex = harness.another(spool=tmp_path / "file" / "spool")
+        assert (await harness.annex.publish(b"data", generator="image", key="k")).stored
+        harness.server.script(DOWN)
         with pytest.raises(errors.NotStoredError, match=r"503.*Not a directory"):
-            await it.annex.publish(b"data", generator="image", key="l")
+            await harness.annex.publish(b"data", generator="image", key="l")
 
 
 # The loop
@@ -192,15 +192,15 @@ async def test_a_folder_that_cannot_be_used(tmp_path: Path, caplog: pytest.LogCa
 
 async def test_forty_frames_at_once_while_s3_dies(tmp_path: Path) -> None:
     frame = os.urandom(MiB // 4)
-    async with play(tmp_path, upload_timeout=3) as it:
-        it.server.script(Fault("*", Reset(), nth=30, times=10_000))
+    async with open_annex_harness(tmp_path, upload_timeout=3) as harness:
+        harness.server.script(Fault("*", Reset(), nth=30, times=10_000))
         await asyncio.gather(
-            *(it.annex.publish(frame + b"%d" % n, generator="image", key=f"{n}", id=f"{n}") for n in range(40))
+            *(harness.annex.publish(frame + b"%d" % n, generator="image", key=f"{n}", id=f"{n}") for n in range(40))
         )
-        assert it.topic.ids == [f"{n}" for n in range(40)]
-        it.server.script()
-        assert await it.annex.wait_stored(20)
-        it.check(40)
+        assert harness.topic.ids == [f"{n}" for n in range(40)]
+        harness.server.script()
+        assert await harness.annex.wait_stored(20)
+        harness.check(40)
 
 
 async def test_an_impatient_session(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import Fault, ReceiveSlowly, Silence
-from .annex_harness import DOWN, play, until
+from .annex_harness import DOWN, open_annex_harness, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from .annex_harness import Play
+    from .annex_harness import AnnexHarness
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,8 +70,8 @@ class Sender:
 
 
 @asynccontextmanager
-async def two_senders(it: Play) -> AsyncIterator[tuple[Sender, Sender]]:
-    command = (sys.executable, "-c", PROGRAM, it.server.endpoint_url, str(it.folder))
+async def two_senders(harness: AnnexHarness) -> AsyncIterator[tuple[Sender, Sender]]:
+    command = (sys.executable, "-c", PROGRAM, harness.server.endpoint_url, str(harness.folder))
     pipe = asyncio.subprocess.PIPE
     one, two = [Sender(await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, cwd=ROOT)) for _ in "12"]
     try:
@@ -86,43 +86,43 @@ async def two_senders(it: Play) -> AsyncIterator[tuple[Sender, Sender]]:
             await each.process.wait()
 
 
-async def leave(it: Play, count: int) -> list[str]:
+async def leave(harness: AnnexHarness, count: int) -> list[str]:
     """Leave files in the spool, as a process does that ends while S3 is away; return their keys."""
-    it.server.script(DOWN)
+    harness.server.script(DOWN)
     keys = [f"{n:02}" for n in range(count)]
     for key in keys:
-        await it.annex.publish(key.encode(), generator="image", key=key)
-    await it.annex.aclose()
-    it.server.script()
+        await harness.annex.publish(key.encode(), generator="image", key=key)
+    await harness.annex.aclose()
+    harness.server.script()
     return keys
 
 
 async def test_each_file_is_sent_by_one_process(tmp_path: Path) -> None:
-    async with play(tmp_path) as it, two_senders(it) as (one, two):
-        keys = await leave(it, 30)
-        it.server.script(Fault("PutObject", ReceiveSlowly(100)))
-        it.server.seen.clear()
+    async with open_annex_harness(tmp_path) as harness, two_senders(harness) as (one, two):
+        keys = await leave(harness, 30)
+        harness.server.script(Fault("PutObject", ReceiveSlowly(100)))
+        harness.server.seen.clear()
         for each in (one, two):
             each.begin()
         by_one, by_two = await asyncio.gather(one.sent(), two.sent())
         assert by_one
         assert by_two
         assert sorted(by_one + by_two) == keys
-        assert sorted(seen.key for seen in it.server.calls("PutObject")) == keys
-        it.check(30)
+        assert sorted(seen.key for seen in harness.server.calls("PutObject")) == keys
+        harness.check(30)
 
 
 async def test_what_a_killed_process_was_sending_is_sent_by_another(tmp_path: Path) -> None:
-    async with play(tmp_path) as it, two_senders(it) as (one, two):
-        (key,) = await leave(it, 1)
-        it.server.script(Fault("PutObject", Silence()))
-        it.server.seen.clear()
+    async with open_annex_harness(tmp_path) as harness, two_senders(harness) as (one, two):
+        (key,) = await leave(harness, 1)
+        harness.server.script(Fault("PutObject", Silence()))
+        harness.server.seen.clear()
         one.begin()
-        await until(lambda: bool(it.server.calls("PutObject")))
+        await until(lambda: bool(harness.server.calls("PutObject")))
         two.begin()
         await asyncio.sleep(0.1)
-        assert len(it.server.calls("PutObject")) == 1, "it is locked"
-        it.server.script()
+        assert len(harness.server.calls("PutObject")) == 1, "it is locked"
+        harness.server.script()
         one.process.send_signal(signal.SIGKILL)
         assert await two.sent() == [key]
-        it.check(1)
+        harness.check(1)
