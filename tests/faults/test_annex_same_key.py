@@ -114,7 +114,7 @@ async def test_two_files_that_both_find_their_key_taken(tmp_path: Path) -> None:
 
 
 async def test_a_taken_key_is_settled_before_the_event_where_s3_can_be_asked(tmp_path: Path) -> None:
-    async with open_annex_harness(tmp_path, upload_timeout=0.3) as harness:
+    async with open_annex_harness(tmp_path, upload_timeout=1) as harness:
         harness.server.put(BUCKET, KEY, b"old")
         harness.server.script(Fault("PutObject", Silence()))
         file = await harness.annex.publish(b"new", generator="image", date=DATE)
