@@ -19,7 +19,7 @@ __all__ = ["check"]
 _STYLES = {"OK": "green", "failed": "bold red", "not tried": "dim"}
 
 
-@command(short_help="Check that the service works, and say how to fix it.")
+@command(short_help="Check whether the service works, and if not, say how to fix it.")
 @click.argument("target", metavar="[s3://BUCKET]", required=False)
 @click.option("--write", is_flag=True, help="Also write a small object, read it back, and delete it.")
 @click.option(
@@ -44,7 +44,7 @@ async def check(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """Check the service; each line says whether one thing works, and how to fix it.
+    """Check the service; each line says whether one thing works and, if not, how to fix it.
 
     By default this checks the bucket of the site's annex. The exit code is
     that of the worst line: 2 a setting is wrong, 3 no such bucket, 4 refused,

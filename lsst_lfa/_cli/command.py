@@ -72,7 +72,7 @@ def message_options() -> list[click.Parameter]:
 
     return [
         make("-q", "--quiet", is_flag=True, help="Print only errors."),
-        make("-v", "--verbose", count=True, help="Print more; twice: everything."),
+        make("-v", "--verbose", count=True, help="Print more; -vv prints everything."),
         make("--debug", is_flag=True, help="Show the traceback of an error."),
     ]
 

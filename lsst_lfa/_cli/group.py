@@ -56,8 +56,8 @@ def cli() -> None:
     """Work with the observatory's large files.
 
     A TARGET is any URL of an object (https://, s3://, presigned, file://), or
-    a key with --site and --bucket. Credentials come from the environment or a
-    profile, as for the AWS tools.
+    a key with --bucket and, if need be, --site. Credentials come from the
+    environment or a profile, as for the AWS tools.
 
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 refused, 5 unreachable.
     """

@@ -34,7 +34,8 @@ async def header(
     """Show the HDUs of a FITS file, and their headers.
 
     Only the headers are read, by range requests: a file of gigabytes takes no
-    longer than a small one.
+    longer than a small one. A presigned URL, or a file that is compressed as a
+    whole (.fits.gz), is read completely.
     """
     from .fits_files import hdu_row, open_fits, parse_hdu
     from .hdus import missing_bytes

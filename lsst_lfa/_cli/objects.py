@@ -62,7 +62,7 @@ def rm(
 ) -> Coroutine[Any, Any, None]:
     """Delete objects, or folders.
 
-    The keys are printed, one per line. A whole bucket is not a folder.
+    The keys are printed, one per line. A whole bucket is never emptied.
     """
     from .metadata import remove_all
     from .targets import Places
@@ -83,9 +83,9 @@ def rm(
 def share(
     output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
 ) -> Coroutine[Any, Any, None]:
-    """Print URLs with which anyone can download objects for a while.
+    """Print URLs with which anyone can download objects for a limited time.
 
-    Such a URL is like a password: keep it to yourself and the recipient.
+    Such a URL is like a password: share it with nobody but the recipient.
     """
     from .metadata import share_all
     from .targets import Places

@@ -26,10 +26,12 @@ _SUFFIXES = re.compile(r"(\.(fits?|fts|fz|gz))+$", re.IGNORECASE)
 @command(short_help="Show a picture of an image, or a plot of a spectrum.")
 @click.argument("target", metavar="TARGET|FILE")
 @click.option(
-    "-o", "--output", "path", metavar="PNG", type=click.Path(), help='Write the PNG to this file; "-": stdout.'
+    "-o", "--output", "path", metavar="PNG", type=click.Path(), help='Write the PNG to this file; "-" is stdout.'
 )
 @click.option(
-    "--hdu", metavar="HDU", help="The HDU: a number, a name, or NAME,VERSION; by default the first with an image."
+    "--hdu",
+    metavar="HDU",
+    help="The HDU: a number, a name, or NAME,VERSION; by default the first image, or else the first spectrum.",
 )
 @add_options(TARGET_OPTIONS)
 @json_option
@@ -46,9 +48,11 @@ async def preview(
 ) -> None:
     """Show a picture of an image in a FITS file, or a plot of a spectrum.
 
-    Only this HDU is read. The gray scale is asinh, between the limits of
-    ZScale. A terminal that supports pictures (kitty, Ghostty, iTerm2, WezTerm)
-    shows it; otherwise, or with --output, it is written as a PNG.
+    Only the HDU that is shown is read; a presigned URL, or a file that is
+    compressed as a whole (.fits.gz), is read completely. An image gets an
+    asinh stretch between the ZScale limits. A terminal that supports pictures
+    (kitty, Ghostty, iTerm2, WezTerm) shows it; otherwise, or with --output, it
+    is written as a PNG.
     """
     from .fits_files import hdu_row, open_fits, parse_hdu
     from .picturing import choose_hdu, draw_hdu

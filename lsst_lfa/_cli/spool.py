@@ -49,7 +49,8 @@ async def list_(output: Output, *, folder: Path, bucket: str | None, as_json: bo
     it, but its component has yet to announce it. sent: its removal was
     interrupted. unfinished: it was never completely written. lost: it is gone,
     and only its sidecar is there. damaged: its sidecar cannot be understood.
-    foreign: it has no sidecar; `spool adopt` takes it over.
+    unreadable: its sidecar or its folder cannot be read. foreign: it has no
+    sidecar; `spool adopt` takes it over.
     """
     found = await _survey(folder, bucket)
     if as_json:
@@ -62,7 +63,7 @@ async def list_(output: Output, *, folder: Path, bucket: str | None, as_json: bo
     output.note(_summary(found))
 
 
-@command()
+@command(short_help="Send the waiting files, oldest first, and remove them from this machine.")
 @_DIR
 @_BUCKET
 @add_options(_SERVICE)
@@ -70,12 +71,12 @@ async def list_(output: Output, *, folder: Path, bucket: str | None, as_json: bo
 async def drain(
     output: Output, *, folder: Path, bucket: str | None, site: str | None, profile: str | None, as_json: bool
 ) -> None:
-    """Send the waiting files, oldest first, as their component would, and remove them here when S3 has them.
+    """Send the waiting files, oldest first, as their component would, and remove each one from DIR once S3 has it.
 
-    It ends when no file waits any more, or when S3 cannot be reached. Nothing
-    is announced: files whose events are due stay listed until their component
-    has sent the events. Files that a running component is working on are left
-    to it.
+    It ends when no files are waiting any more, or when S3 cannot be reached.
+    Nothing is announced: files whose events are due stay listed until their
+    component has sent the events. Files that a running component is working on
+    are left to it.
     """
     from .draining import drain_bucket
     from .runner import PartlyFailedError

@@ -42,7 +42,7 @@ def put(
     the same. "-" is the standard input.
 
     The URL of each object is printed, one per line. When a folder is uploaded,
-    files that are already in the bucket are skipped.
+    files that the bucket already has, with the same content, are skipped.
     """
     from .targets import Places
     from .uploading import upload_all
@@ -62,9 +62,10 @@ def get(
 ) -> Coroutine[Any, Any, None]:
     """Download objects to files.
 
-    A file is either complete or absent; an equal one is skipped, a different
-    one replaced. By default files go to the current folder, under the last
-    part of their keys. The paths are printed, one per line.
+    A file is either complete or absent; one that equals the object is skipped,
+    a different one is replaced. By default files go to the current folder, and
+    are named after the last part of their keys. The paths are printed, one per
+    line.
     """
     from .downloading import download_all
     from .targets import Places

@@ -45,7 +45,7 @@ async def list_(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """List them, including those that are in progress."""
+    """List unfinished multipart uploads, including those that are in progress."""
     from .durations import parse_duration
     from .targets import Places, Service
 
@@ -78,7 +78,7 @@ async def abort(
     profile: str | None,
     as_json: bool,
 ) -> None:
-    """Abort old ones, and free the space of their parts.
+    """Abort old unfinished uploads, and free the space that their parts take up.
 
     Warning: an upload that is still in progress fails if it is older.
     """
