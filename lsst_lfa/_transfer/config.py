@@ -73,7 +73,7 @@ class TransferConfig:
         Maximum number of attempts per request. Progress resets the count.
     retry_delay : `float`
         Seconds to wait before the second attempt. The delay doubles after each
-        failure, up to 5 s, and is then reduced at random by up to one half.
+        failure, up to 5 s. Every delay is shortened at random, by up to half.
     retry_timeout : `float`
         Seconds without progress after which a failing request is not retried.
     total_timeout : `float` or `None`

@@ -3,8 +3,9 @@
 If a network has a delay, or limits each connection, one request leaves most of
 it idle, and more parallel requests help. If the total, or the processor, is
 the limit, more requests only cost memory and turns of the event loop. Only
-trying shows which is the case: so from time to time one more step is tried,
-and kept if the rate grows by at least half of what it should.
+trying shows which is the case: so from time to time twice as many are tried,
+and kept if the rate grows by at least half of what it should; or three
+quarters as many, and kept if the rate stays about the same.
 """
 
 from __future__ import annotations
