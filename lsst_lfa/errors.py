@@ -21,7 +21,7 @@
     │   ├── TooLargeError           more bytes than the server or a proxy accepts in one request
     │   ├── UnavailableError        500, 503, SlowDown, 429, ..., even after retries
     │   └── DigestRefusedError      also an IntegrityError
-    ├── IntegrityError              the data were altered in transit, or in the store
+    ├── IntegrityError              the data were altered in transit, or in storage
     ├── UnverifiableError           the ETag is not a digest of the data, so they cannot be verified
     ├── ConfigurationError          a setting is missing or invalid
     ├── MissingCredentialsError     also a PermissionError
@@ -30,15 +30,15 @@
     ├── RedirectRefusedError        a redirect would send data and credentials elsewhere
     ├── TransferTimeoutError        also a TimeoutError
     ├── ProtocolError               the response is not a valid S3 response
-    ├── SourceChangedError          the source grew or shrank while it was read
+    ├── SourceChangedError          the source changed while it was read
     ├── NotStoredError              a file could be stored neither in S3 nor in the spool
     └── ClosedError                 closed while the transfer was in progress
 
 Errors raised by a source, a callback or the local disk keep their own type and
 carry a note that names the transfer.
 
-The table in ``_transfer/failures.py`` says which code of S3's, or which failure
-of the network, becomes which of them.
+The table in ``_transfer/failures.py`` says which of S3's error codes, and which
+network failures, become which exception.
 """
 
 from __future__ import annotations
@@ -212,11 +212,11 @@ class UnavailableError(ServiceError):
 
 
 class IntegrityError(LfaError):
-    """The data were altered in transit, or in the store."""
+    """The data were altered in transit, or in storage."""
 
 
 class DigestRefusedError(ServiceError, IntegrityError):
-    """The server received different data from what was signed."""
+    """The server received data other than those that were signed."""
 
 
 class UnverifiableError(LfaError):
@@ -256,7 +256,7 @@ class ProtocolError(LfaError):
 
 
 class SourceChangedError(LfaError):
-    """The source yielded more or fewer bytes than its size announced."""
+    """The source changed while it was read: it yielded more or fewer bytes than announced, or was written to."""
 
 
 class NotStoredError(LfaError):
