@@ -1,8 +1,8 @@
 """An asyncio S3 client for observatories.
 
 Importing the package costs nothing: its contents are loaded when a name is
-first accessed, which takes 0.3 s. So import names at the top of a module, not
-for the first time where an event loop runs.
+first accessed, which takes 0.3 s. So import names at the top of a module: in a
+coroutine, the first import would block the event loop.
 """
 
 from __future__ import annotations

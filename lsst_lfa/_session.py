@@ -28,13 +28,14 @@ log = logging.getLogger(__name__)
 
 @public
 class S3Session:
-    """Credentials, an endpoint, and one client for each event loop.
+    """Credentials, an endpoint, and the one client that its buckets share.
 
     The client is opened once, on first use or by ``async with``, even if
-    several tasks arrive together. It belongs to the event loop that opened it;
-    once that loop is closed, the next use opens a new one. Creating a session
-    does no I/O and needs no event loop. A session that is dropped without
-    being closed emits no warning.
+    several tasks arrive together. It belongs to the event loop that opened it:
+    to use the session in another one meanwhile is a RuntimeError; once that
+    loop is closed, the next use opens a new client. Creating a session does no
+    I/O and needs no event loop. A session that is dropped without being closed
+    emits no warning.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Bucket names and keys: pure functions on strings."""
+"""Bucket names, keys, and the observing days in them."""
 
 from __future__ import annotations
 
@@ -303,7 +303,7 @@ def check_key(key: str) -> str:
         If it is not a `str`.
     ValueError
         If it is empty, is longer than 1024 bytes in UTF-8, cannot be encoded
-        in it, has control characters, or has a path segment "." or "..", which
+        in UTF-8, has control characters, or has a path segment "." or "..", which
         clients and proxies resolve, so that it would name another object.
     """
     _check_str("key", key)

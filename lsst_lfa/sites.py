@@ -1,7 +1,7 @@
 """The observatory's sites: where each S3 service is, and how to read an event's URL from another site.
 
-Pure data and functions. Other sites come from the TOML file in
-``LSST_LFA_SITES``, which has a table for each site::
+More sites come from the TOML file that ``LSST_LFA_SITES`` names, which has a
+table for each site::
 
     [lab]
     endpoint_url = "https://s3.lab.example.org"
@@ -77,7 +77,7 @@ def known() -> dict[str, Site]:
     Raises
     ------
     ConfigurationError
-        If the file cannot be read, or has another form.
+        If the file cannot be read, or does not have this form.
     """
     path = os.environ.get("LSST_LFA_SITES", "").strip()
     return {**SITES, **(_read(Path(path)) if path else {})}
@@ -94,7 +94,7 @@ def current(site: str | None = None, *, endpoint_url: str | None = None, domock:
         The S3 service; by default ``S3_ENDPOINT_URL``, otherwise that of the
         site.
     domock : `bool`, optional
-        Whether the service will be a mock: then no endpoint matters.
+        Whether the service will be a mock; its endpoint is then not checked.
 
     Returns
     -------
@@ -104,9 +104,9 @@ def current(site: str | None = None, *, endpoint_url: str | None = None, domock:
     Raises
     ------
     ConfigurationError
-        If no site is named or it is unknown, if ``S3_ENDPOINT_URL`` names
-        another service than that of the site, or if the site is "test" and
-        ``domock`` is false.
+        If no site is named or it is unknown, if ``S3_ENDPOINT_URL`` names a
+        service other than the site's, or if the site is "test" and ``domock``
+        is false.
     """
     name = (site or os.environ.get("LSST_SITE", "")).strip().lower()
     sites = known()

@@ -28,8 +28,8 @@ class AsyncS3Bucket(S3Bucket):
     Creating a bucket is synchronous, does no I/O (but see ``domock``) and
     needs no running event loop. The client is opened on first use. Close the
     bucket with `aclose`, or use it with ``async with``. If it is dropped
-    without being closed, it emits no warning and leaks nothing beyond its
-    event loop.
+    without being closed, it emits no warning, and leaves nothing that outlives
+    its event loop.
 
     Parameters
     ----------
@@ -38,7 +38,8 @@ class AsyncS3Bucket(S3Bucket):
     domock : `bool`, optional
         Start a mock S3 server that holds an empty bucket of this name, and use
         only that, whatever the environment says. Starting the first mock
-        server in a process takes about a second, and blocks the event loop.
+        server in a process takes half a second or more, and blocks the event
+        loop.
     create : `bool`, optional
         Create the bucket on first use, if it does not exist.
     profile : `str`, optional
@@ -59,7 +60,8 @@ class AsyncS3Bucket(S3Bucket):
     -----
     The endpoint is read from ``S3_ENDPOINT_URL`` when the bucket is created;
     blank or unset means AWS. Failures raise an `LfaError`; see
-    `lsst_lfa.errors`. Tasks may share a bucket; each event loop needs its own.
+    `lsst_lfa.errors`. Tasks may share a bucket; event loops that are open at
+    the same time may not.
     """
 
     @staticmethod

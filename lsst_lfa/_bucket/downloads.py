@@ -106,8 +106,8 @@ class Downloads(BucketBase):
 
         The reader has ``read``, ``seek``, ``tell`` and ``size``. It reads only
         the version of the object that was opened; if that is replaced, it
-        raises `ObjectChangedError`. Sequential reading is prefetched, by at
-        most 4 MiB; see `ObjectReader`.
+        raises `ObjectChangedError`. Sequential reads are prefetched, by at most
+        4 MiB; see `ObjectReader`.
 
         Raises
         ------
@@ -210,7 +210,7 @@ class Downloads(BucketBase):
         Raises
         ------
         TypeError, ValueError
-            If ``hdus`` is no list of HDUs, or empty.
+            If ``hdus`` is not a sequence of HDUs, or is empty.
         LookupError
             If there is no such HDU.
         OSError
@@ -283,10 +283,10 @@ class Downloads(BucketBase):
         """Download all objects of a folder in the bucket; the rest of each key becomes the file's path.
 
         Each file is either complete or absent, and all are flushed to disk
-        before this returns. (If the machine crashes first, files of up to 1
-        MiB may be empty, which the next call detects.) A key whose path would
-        leave the folder, or is not a usable path (``x//y``), is reported as a
-        failure. Call it again to fetch what is new.
+        before this returns. (If the machine crashes before that, files of up
+        to 1 MiB may be empty, which the next call detects.) A key whose path
+        would leave the folder, or is not a usable path (``x//y``), is reported
+        as a failure. Call it again to fetch what is new.
 
         Parameters
         ----------

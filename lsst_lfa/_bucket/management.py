@@ -137,7 +137,7 @@ class Management(BucketBase):
         return _items(borrow, lambda client, pages: operations.list_objects(client, prefix, delimiter, pages))
 
     async def check(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - a health check's own bound
-        """Check that the bucket can be reached and read, within ``timeout`` seconds.
+        """Check that the bucket can be reached and listed, within ``timeout`` seconds.
 
         Raises
         ------
@@ -167,6 +167,8 @@ class Management(BucketBase):
         ------
         MissingCredentialsError
             If there are no credentials to sign the URL with.
+        ValueError
+            If ``expires`` is out of range, or the key is invalid.
         """
         naming.check_key(key)
         seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
@@ -240,7 +242,8 @@ class Management(BucketBase):
         prefix : `str`, optional
             The beginning of the keys.
         older_than : `float` or `datetime.timedelta`, optional
-            Minimum age, in seconds by the server's clock.
+            Minimum age by the server's clock, in seconds or as a
+            `~datetime.timedelta`.
 
         Yields
         ------
@@ -259,15 +262,15 @@ class Management(BucketBase):
         Parameters
         ----------
         older_than : `float` or `datetime.timedelta`
-            Minimum age, in seconds: choose more than your longest upload
-            takes.
+            Minimum age, in seconds or as a `~datetime.timedelta`: choose more
+            than your longest upload takes.
         prefix : `str`, optional
             The beginning of their keys.
 
         Returns
         -------
         count : `int`
-            Uploads aborted.
+            How many uploads were aborted.
         """
         async with self._borrow("abort_stale_uploads", None) as client:
             return await operations.abort_uploads(client, prefix, _age(older_than))

@@ -101,7 +101,7 @@ class Uploads(BucketBase):
             If ``fileobj`` yields text. Nothing was sent.
         ValueError
             If ``key`` is not one that every server accepts (empty, over 1024
-            bytes, with control characters or ``..`` segments), or if
+            bytes, with control characters, ``.`` or ``..`` segments), or if
             ``metadata`` or ``extra_args`` contains something that cannot be
             stored. Nothing was sent.
         KeyExistsError

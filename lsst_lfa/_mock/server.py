@@ -77,7 +77,7 @@ class MockS3Server:
     Raises
     ------
     ValueError
-        If it is not a port's number.
+        If ``port`` is not a port number.
 
     Notes
     -----
@@ -140,7 +140,7 @@ class MockS3Server:
         RuntimeError
             If the server was stopped before.
         OSError
-            If the port is another server's, or may not be used.
+            If the port is already in use, or may not be used.
         """
         with _lock:
             from .moto import Storage

@@ -1,4 +1,8 @@
-"""Structured concurrency: threads of our own, groups that fail with one error, clean-up that is not cut short."""
+"""Structured concurrency: threads of our own, groups that fail with one error, clean-up that is not cut short.
+
+How many requests run in parallel is decided elsewhere: in `tuning`, from what
+`lanes` measures.
+"""
 
 from __future__ import annotations
 

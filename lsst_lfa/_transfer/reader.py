@@ -120,8 +120,8 @@ class _ShiftedWriter:
 class ObjectReader:
     """Reads one version of an object like a file; see `AsyncS3Bucket.open`.
 
-    Sequential reading is prefetched, one request at a time, 64 KiB at first
-    and up to 4 MiB later. So at most 8 MiB are buffered, in addition to what
+    Sequential reads are prefetched, one request at a time, 64 KiB at first and
+    up to 4 MiB later. So at most 8 MiB are buffered, in addition to what
     `read` returns. Longer reads are fetched in parallel, and not buffered.
 
     Attributes

@@ -62,12 +62,11 @@ class LargeFileAnnex:
         The topic ``largeFileObjectAvailable``, or any object with the same
         ``set_write``. Without one, nothing is announced.
     spool : `Spool`, `str` or `pathlib.Path`, optional
-        Where files wait that S3 did not accept. It should be on a volume that
-        outlives the container. Without a spool, `publish` raises, and such
-        files are lost.
+        Where files that S3 did not accept wait. It should be on a volume that
+        outlives the container. Without a spool, `publish` raises an error for
+        such a file, which is lost.
     upload_timeout : `float`, optional
-        How long `publish` waits for S3, in seconds, once the file is in the
-        spool.
+        How long `publish` waits for S3, in seconds, if the spool has the file.
     announce : {"safe", "stored"}, optional
         Whether to announce a file as soon as it is safe, or only when S3 has
         it. With "stored", a late event is sent in the background, in the order
@@ -190,10 +189,10 @@ class LargeFileAnnex:
 
         The file goes to S3 and to the spool at the same time. It is announced
         when S3 has it or, if S3 fails or does not accept it within
-        ``upload_timeout``, when the spool has it; it is then sent from the
-        spool, in the background. Events are sent in the order in which
-        `publish` was called, so this may wait for older files that are being
-        published.
+        ``upload_timeout``, when the spool has it (but see ``announce``); it is
+        then sent from the spool, in the background. Events are sent in the
+        order in which `publish` was called, so this may wait for older files
+        that are being published.
 
         Parameters
         ----------
