@@ -65,7 +65,7 @@ def command(**settings: Any) -> Callable[[_Work], click.Command]:
 
 
 def message_options() -> list[click.Parameter]:
-    """Make the options for what is said, which stand before the command's name or after it."""
+    """Make the options for messages, which may stand before the command's name or after it."""
 
     def make(*names: str, **settings: Any) -> click.Option:
         return click.Option(names, expose_value=False, callback=_remember, **settings)

@@ -147,7 +147,7 @@ class _Engine:
         assert isinstance(download.url, ObjectUrl)  # noqa: S101 - for the type checker
         bucket, folder = self.service.bucket(download.url), download.path
         await _require_folder(bucket, download.url.key)
-        summary = await bucket._download_folder(  # noqa: SLF001 - a room of ours
+        summary = await bucket._download_folder(  # noqa: SLF001 - internal to this package
             download.url.key,
             folder,
             self.counted.advance,
@@ -171,7 +171,7 @@ async def _download(service: Service, url: ObjectUrl, path: Path, counted: Tally
     is_file = await in_thread(lambda: path.is_file() and not path.is_symlink())
     if is_file or counted.visible:
         info = await bucket.head(url.key)
-        part_size = bucket._config.part_size  # noqa: SLF001 - a room of ours
+        part_size = bucket._config.part_size  # noqa: SLF001 - internal to this package
         if is_file and await run_in_thread(is_same_file, path, info.size, info.etag, part_size):
             return None
         counted.expect(info.size)

@@ -1,4 +1,4 @@
-"""Sending a spool's files to the end, and taking files in: the annex's own ways, without a component."""
+"""What ``spool drain`` and ``spool adopt`` do: as the annex does it, but without a component."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["adopt_bucket", "drain_bucket"]
 
 _NAME: Final = "lsst-lfa"
 _LOGS: Final = (hourly_log, scan_log, spool_log)
-"""What the annex says of its own accord, and the command says better."""
+"""Loggers of the annex; the command reports the same, but better."""
 
 
 async def drain_bucket(output: Output, folder: Path, bucket: S3Bucket, *, as_json: bool) -> list[Exception]:

@@ -100,7 +100,7 @@ class Output:
         return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
     def note(self, text: str) -> None:
-        """Say what was done, to somebody who is there or wants to know."""
+        """Say what was done, if somebody is at a terminal or asked for more."""
         if not self.quiet and (self.verbose or sys.stderr.isatty()):
             self.error(text)
 
@@ -114,7 +114,7 @@ class Output:
         sys.stderr.write("".join(f"lsst-lfa: {printable(line)}\n" for line in text.split("\n")))
 
     def flush(self) -> None:
-        """Let what was written go; a closed pipe shows itself now, not at the exit."""
+        """Write what is buffered, so that a closed pipe is noticed now, not at exit."""
         sys.stdout.flush()
 
 

@@ -79,7 +79,7 @@ class Endpoint(NamedTuple):
         return RequestInfo("check", "", None, self.url).failed(errors.UnreachableError, cause, hint, transient=True)
 
     def translate(self, error: Exception) -> errors.LfaError:
-        """Say what an error means, with its cure."""
+        """Return the error that an exception means, with a remedy."""
         request = RequestInfo("check", "", None, self.url)
         if isinstance(error, TimeoutError) and error.errno is None:  # ours, not the system's
             cause = f"no response within {self.timeout:g} s"

@@ -1,4 +1,4 @@
-"""Running a command: signals, errors, and the exit code that tells of them."""
+"""Runs a command: its signals, its errors, and the exit code that reports them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BY_SIGNAL: Final = 128  # as shells have it
 
 
 class NotFoundError(Exception):
-    """What was asked for is not in a file, or not in a folder, that is there."""
+    """A file or folder is there, but what was asked for is not in it."""
 
 
 # The first that fits.
@@ -46,7 +46,7 @@ _EXPECTED: Final = (errors.LfaError, OSError, ValueError, click.ClickException, 
 
 
 class PartlyFailedError(Exception):
-    """Some items of many failed; each was told already.
+    """Some items of many failed; each failure was reported already.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class PartlyFailedError(Exception):
 
 
 class ToldError(Exception):
-    """A failure that was told already: the exit code is that of its cause."""
+    """A failure that was reported already: the exit code is that of its cause."""
 
 
 class _StoppedError(BaseException):
@@ -72,9 +72,9 @@ class _StoppedError(BaseException):
 
 
 def exit_code(error: BaseException) -> int:
-    """Return the exit code for what went wrong; that of many failures is theirs, if they all have the same.
+    """Return the exit code for what went wrong; for many failures, the one that they have in common, if any.
 
-    A file among many that cannot be stored is no wrong usage.
+    If one file of many cannot be stored, that does not count as wrong usage.
     """
     if isinstance(error, ToldError) and error.__cause__ is not None:
         return exit_code(error.__cause__)
@@ -85,7 +85,7 @@ def exit_code(error: BaseException) -> int:
 
 
 def message(error: BaseException) -> str:
-    """Return what is said of an error."""
+    """Return the message for an error."""
     text = error.format_message() if isinstance(error, click.ClickException) else str(error)
     if not isinstance(error, _EXPECTED):
         text = f"{type(error).__name__}: {text}. This is a bug: --debug shows where"
@@ -145,7 +145,7 @@ def _interrupted(output: Output, number: int) -> int:
 
 
 def _closed_pipe() -> int:
-    """Whoever read the output has seen enough: end as other programs do, and let nothing be written at the exit."""
+    """Whoever read the output has seen enough: end as other programs do, and let nothing be written at exit."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -150,7 +150,7 @@ async def _upload_files(
     groups += [(walk(folder), prefix, True) for folder, prefix in uploads.folders]
     failures: list[Exception] = []
     for files, prefix, skip_equal in groups:
-        summary = await bucket._upload_files(  # noqa: SLF001 - a room of ours
+        summary = await bucket._upload_files(  # noqa: SLF001 - internal to this package
             files,
             prefix,
             counted.advance,

@@ -85,7 +85,7 @@ class Announcer:
 
     @property
     def idle(self) -> bool:
-        """Whether no event is due."""
+        """Whether no file still needs an event, now or later."""
         return not self._queue
 
     def enter(self, sequence: int, announce: Announce) -> Ticket:

@@ -35,8 +35,8 @@ class Pace:
     first_pause, longest_pause : `float`
         After a failure that affects every file: at first, and at most.
     busy : `float`
-        Until a file is looked at again that another one of this process is in
-        the way of.
+        Until a file that has to wait for another one of this process is looked
+        at again.
     locked : `float`
         Until a file that another process is working on is checked again.
     others : `float`
@@ -95,8 +95,8 @@ def decide(sent: Outcome, kept: Outcome, *, time_up: bool) -> Verdict:
     sent, kept : `Outcome`
         The states of S3 and of the spool.
     time_up : `bool`
-        Whether S3, if the spool has the file, or the spool, if S3 has it, was
-        waited for long enough.
+        Whether the wait was long enough: for S3 if the spool has the file, or
+        for the spool if S3 has it.
     """
     if sent is Outcome.DONE:
         return Verdict.WAIT if kept is Outcome.PENDING and not time_up else Verdict.STORED

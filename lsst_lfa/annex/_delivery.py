@@ -29,13 +29,13 @@ class DamagedError(Exception):
 async def deliver(bucket: S3Bucket, spool: Spool, locks: KeyLocks, entry: Entry) -> str:
     """Send a file, and return the key that it got.
 
-    What replaces others holds those that still wait for its key meanwhile,
-    and settles them: sent later, they would replace it.
+    A file that may overwrite also claims the older ones that still wait for
+    its key, and marks them as stored: sent later, they would replace it.
 
     Raises
     ------
     OlderError, DamagedError
-        See there.
+        See these classes.
     LfaError
         If the service failed.
     """

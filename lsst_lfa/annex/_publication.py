@@ -45,9 +45,9 @@ class Publisher:
         These are awaited only when the annex is closed: abandoned uploads
         clean up after themselves, and files are closed.
     hurry : `asyncio.Event`
-        Set when files only need to be safe, in either way.
+        Set when it is enough that files are safe, in S3 or in the spool.
     slots : `asyncio.Semaphore`
-        Those of the uploads: many in parallel are no faster, and each costs
+        For the uploads: many in parallel are no faster, and each costs
         the event loop a few milliseconds when it starts, and when it fails.
     turns : `asyncio.Lock`
         Held during steps that cost as much, so that each has its own turn of
