@@ -105,7 +105,10 @@ def make_bucket_name(salname: str, salindexname: str | None, s3instance: str, s3
 
 
 def make_key(salname: str, generator: str, date: Time | str) -> str:
-    """Return the key of a data item.
+    """Return the key of a data item, in the scheme of `lsst_lfa.AsyncS3Bucket`.
+
+    `LargeFileAnnex` publishes under keys of the other scheme: see
+    `lsst_lfa.salobj.AsyncS3Bucket.make_key`.
 
     Parameters
     ----------

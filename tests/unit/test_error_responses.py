@@ -1,3 +1,5 @@
+"""Error responses: read as botocore reads them, also under status 200; anything else is refused."""
+
 from __future__ import annotations
 
 import pytest

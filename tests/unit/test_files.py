@@ -1,4 +1,4 @@
-"""A bucket mirrored into a folder: each key has its own file, or an error."""
+"""Keys as paths in a folder: each key has its own file, or an error; nothing leads out of the folder."""
 
 from __future__ import annotations
 
