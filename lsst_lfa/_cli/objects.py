@@ -83,7 +83,7 @@ def rm(
 def share(
     output: Output, *, site: str | None, bucket: str | None, profile: str | None, **options: Any
 ) -> Coroutine[Any, Any, None]:
-    """Print URLs with which anyone can download objects for a limited time.
+    """Print URLs with which anyone can download objects, for a time.
 
     Such a URL is like a password: share it with nobody but the recipient.
     """
