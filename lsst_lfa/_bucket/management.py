@@ -85,6 +85,7 @@ class Management(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
+        await self._client.turn()
         naming.check_key(key)
         async with self._borrow("head", key) as client:
             return await operations.head(client, key)
@@ -168,6 +169,7 @@ class Management(BucketBase):
         MissingCredentialsError
             If there are no credentials to sign the URL with.
         """
+        await self._client.turn()
         naming.check_key(key)
         seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
         if not 0 < seconds <= 7 * 24 * 3600:
@@ -185,6 +187,7 @@ class Management(BucketBase):
 
     async def delete(self, key: str) -> None:
         """Delete an object; it is not an error if it does not exist."""
+        await self._client.turn()
         naming.check_key(key)
         async with self._borrow("delete", key) as client:
             await client.call("delete_object", key)
@@ -211,6 +214,7 @@ class Management(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
+        await self._client.turn()
         failed: dict[str, LfaError] = {}
         async with self._borrow("delete_many", None) as client, aclosing(_batches(keys)) as batches:
             async for batch in batches:
@@ -225,6 +229,7 @@ class Management(BucketBase):
         BucketTakenError
             If it belongs to another account.
         """
+        await self._client.turn()
         async with self._borrow("create", None, create=False) as client:
             await operations.create_bucket(client)
 
@@ -269,5 +274,6 @@ class Management(BucketBase):
         count : `int`
             Uploads aborted.
         """
+        await self._client.turn()
         async with self._borrow("abort_stale_uploads", None) as client:
             return await operations.abort_uploads(client, prefix, _age(older_than))
