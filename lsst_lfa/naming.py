@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import unicodedata
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -33,6 +32,8 @@ MAX_KEY_BYTES: Final = 1024
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.]*[A-Za-z0-9])?")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # botocore's rule for old buckets
 _TENANT = re.compile(r"[A-Za-z0-9._-]*:[A-Za-z0-9._-]{1,255}")
+# Unicode's category Cc.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _ISO = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
     r"(?:[T ](?P<time>\d\d:\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d*))?)?)?",
@@ -318,7 +319,7 @@ def check_key(key: str) -> str:
     if not 1 <= size <= MAX_KEY_BYTES:
         msg = f"key={key!r} has {size} bytes: it must have 1 to {MAX_KEY_BYTES}"
         raise ValueError(msg)
-    if any(unicodedata.category(character) == "Cc" for character in key):
+    if _CONTROL.search(key):
         msg = f"key={key!r} must have no control characters"
         raise ValueError(msg)
     if not {".", ".."}.isdisjoint(key.split("/")):

@@ -139,11 +139,10 @@ class BucketBase:
         *,
         config: TransferConfig | None = None,
         create: bool = True,
-        closings: int | None = None,
     ) -> AsyncIterator[BucketClient]:
         """Borrow the client for one operation, which errors then name."""
         what = RequestInfo(verb, self.name, key, self._client.endpoint_url or "AWS")
-        borrowed = self._client.borrow(what, config or self._config, closings=closings)
+        borrowed = self._client.borrow(what, config or self._config)
         async with transfer(what, limit), borrowed as client:
             if self._create and create and not self._created:
                 await operations.create_bucket(client, hidden=True)
@@ -156,4 +155,11 @@ class BucketBase:
         Once the client is closed, that fails: it must not open another one, which nobody would close.
         """
         closings = self._client.closings
-        return lambda: self._borrow(verb, key, closings=closings)
+
+        @asynccontextmanager
+        async def borrow() -> AsyncIterator[BucketClient]:
+            await self._client.turn(closings)
+            async with self._borrow(verb, key) as client:
+                yield client
+
+        return borrow

@@ -76,6 +76,7 @@ class Downloads(BucketBase):
         TypeError, ValueError
             If ``start`` and ``stop`` do not form a valid range.
         """
+        await self._client.turn()
         naming.check_key(key)
         start, stop = check_range(start, stop)
         progress, sink = Progress(callback), MemorySink()
@@ -161,6 +162,7 @@ class Downloads(BucketBase):
         LfaError
             As for `download`.
         """
+        await self._client.turn()
         naming.check_key(key)
         if (path is None) == (directory is None):
             msg = "pass either path or directory"
@@ -315,6 +317,7 @@ class Downloads(BucketBase):
     async def _download_folder(
         self, prefix: str, folder: str | os.PathLike[str], callback: Callback | None, *, max_files: int, **options: Any
     ) -> FolderSummary:
+        await self._client.turn()
         progress = Progress(callback)
         path: Path = await in_thread(Path(folder).absolute)
         check_max_files(max_files)

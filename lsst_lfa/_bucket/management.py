@@ -85,6 +85,7 @@ class Management(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
+        await self._client.turn()
         naming.check_key(key)
         async with self._borrow("head", key) as client:
             return await operations.head(client, key)
@@ -170,6 +171,7 @@ class Management(BucketBase):
         ValueError
             If ``expires`` is out of range, or the key is invalid.
         """
+        await self._client.turn()
         naming.check_key(key)
         seconds = round(expires.total_seconds() if isinstance(expires, timedelta) else expires)
         if not 0 < seconds <= 7 * 24 * 3600:
@@ -187,6 +189,7 @@ class Management(BucketBase):
 
     async def delete(self, key: str) -> None:
         """Delete an object; it is not an error if it does not exist."""
+        await self._client.turn()
         naming.check_key(key)
         async with self._borrow("delete", key) as client:
             await client.call("delete_object", key)
@@ -213,6 +216,7 @@ class Management(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
+        await self._client.turn()
         failed: dict[str, LfaError] = {}
         async with self._borrow("delete_many", None) as client, aclosing(_batches(keys)) as batches:
             async for batch in batches:
@@ -227,6 +231,7 @@ class Management(BucketBase):
         BucketTakenError
             If it belongs to another account.
         """
+        await self._client.turn()
         async with self._borrow("create", None, create=False) as client:
             await operations.create_bucket(client)
 
@@ -272,5 +277,6 @@ class Management(BucketBase):
         count : `int`
             How many uploads were aborted.
         """
+        await self._client.turn()
         async with self._borrow("abort_stale_uploads", None) as client:
             return await operations.abort_uploads(client, prefix, _age(older_than))

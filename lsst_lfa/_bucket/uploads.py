@@ -112,6 +112,7 @@ class Uploads(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
+        await self._client.turn()
         naming.check_key(key)
         options = upload_options(key, content_type, metadata, extra_args, if_none_match=if_none_match)
         source, progress = open_source(fileobj), Progress(callback)
@@ -135,6 +136,7 @@ class Uploads(BucketBase):
 
         Do not modify the list until this returns.
         """
+        await self._client.turn()
         naming.check_key(key)
         if content_type is None and "ContentType" not in (extra_args or {}):
             content_type = "application/fits"
@@ -194,6 +196,7 @@ class Uploads(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
+        await self._client.turn()
         naming.check_key(key)
         naming.check_key(source)
         source_bucket = self.name if source_bucket is None else naming.check_bucket(source_bucket)
@@ -278,6 +281,7 @@ class Uploads(BucketBase):
         extra_args: Mapping[str, Any] | None,
         **options: Any,
     ) -> FolderSummary:
+        await self._client.turn()
         progress = Progress(callback)
         check_max_files(max_files)
         upload_options("k", None, None, extra_args, if_none_match=False)

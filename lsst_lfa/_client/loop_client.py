@@ -66,19 +66,39 @@ class SharedClient:
         """The service's URL; for AWS, `None` until the client is opened."""
         return self.settings.endpoint_url or self._opened_endpoint_url
 
+    async def turn(self, closings: int | None = None) -> None:
+        """Wait until it is an operation's turn to begin: only one does so in each turn of the event loop.
+
+        An operation waits here first, because all tasks that are started
+        together take their first step in a single turn of the loop.
+
+        Parameters
+        ----------
+        closings : `int`, optional
+            The value of ``closings`` when the operation started, if that was
+            earlier.
+
+        Raises
+        ------
+        RuntimeError
+            If another event loop that is still open opened the client.
+        ClosedError
+            If the client has been closed since then: the operation is over.
+        """
+        begun = self.closings if closings is None else closings
+        if begun == self.closings:
+            await self._client_here().turn()
+        if begun != self.closings:
+            raise ClosedError(self._closed())
+
     @asynccontextmanager
-    async def borrow(
-        self, what: RequestInfo, config: TransferConfig, *, closings: int | None = None
-    ) -> AsyncIterator[BucketClient]:
+    async def borrow(self, what: RequestInfo, config: TransferConfig) -> AsyncIterator[BucketClient]:
         """Borrow the client for one transfer; it is opened if necessary.
 
         Parameters
         ----------
         what, config
             What it is borrowed for.
-        closings : `int`, optional
-            The value of ``closings`` when the transfer started: if the client
-            has been closed since then, the transfer is over.
 
         Raises
         ------
@@ -89,11 +109,8 @@ class SharedClient:
         LfaError
             If the client cannot be opened.
         """
-        if closings not in (None, self.closings):
-            raise ClosedError(self._closed())
         self._warn(config)
         client = self._client_here()
-        await client.turn()
         opened = await client.open(self.settings, what)
         self._opened_endpoint_url = opened.endpoint_url
         if client.closing:

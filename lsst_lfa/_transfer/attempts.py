@@ -217,7 +217,10 @@ class Attempts:
         failure.attempts = self._count
         if failure is error:
             return False
-        raise failure from error
+        try:
+            raise failure from error
+        finally:
+            del failure  # its traceback has this frame, so that only the garbage collector would free both
 
 
 class _Attempt:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ class StallTimeout:
         if limit <= self._loop.time():
             self._scope.reschedule(limit)
         else:
-            self._timer = self._loop.call_at(limit, self._watch)
+            # Not with a copy of this context, which has a reference to us: only the garbage collector would free it.
+            self._timer = self._loop.call_at(limit, self._watch, context=Context())
 
     async def __aenter__(self) -> Self:
         self._token = _current.set(self)

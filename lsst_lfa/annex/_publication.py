@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from lsst_lfa._spool import NotKeptError
-from lsst_lfa._transfer.concurrency import uninterrupted
+from lsst_lfa._transfer.concurrency import Turnstile, uninterrupted
 from lsst_lfa.errors import LfaError, NotStoredError, SourceChangedError, TransferTimeoutError
 
 from ._decisions import Outcome, Verdict, decide
@@ -49,9 +49,9 @@ class Publisher:
     slots : `asyncio.Semaphore`
         For the uploads: many in parallel are no faster, and each costs
         the event loop a few milliseconds when it starts, and when it fails.
-    turns : `asyncio.Lock`
-        Held during steps that cost as much, so that each has its own turn of
-        the event loop.
+    turn : `Turnstile`
+        For steps that cost as much, so that each has its own turn of the event
+        loop.
     """
 
     bucket: S3Bucket
@@ -63,7 +63,7 @@ class Publisher:
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
-    turns: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: Turnstile = field(default_factory=Turnstile)
 
     def leave(self, task: asyncio.Task[Any]) -> None:
         """Let a task continue by itself."""
@@ -105,6 +105,7 @@ class Publication:
         deadline = asyncio.get_running_loop().time() + self._publisher.upload_timeout
         safe = False
         try:
+            await self._publisher.turn()
             await self._reserve()
             self._reading = await open_reading(source, spooled=self._entry is not None)
             file = await self._publish(deadline)
@@ -227,8 +228,7 @@ class Publication:
             time_up = loop.time() >= deadline or hurry.is_set()
             verdict = decide(self._outcome("sending"), self._outcome("keeping"), time_up=time_up)
             if verdict is not Verdict.WAIT:
-                async with self._publisher.turns:
-                    await asyncio.sleep(0)
+                await self._publisher.turn()
                 return verdict
             running = {task for task in self._tasks.values() if not task.done()}
             await asyncio.wait(

@@ -159,6 +159,22 @@ async def test_wrong_arguments_read_nothing(tmp_path: Path, wrong: dict[str, Any
         assert harness.server.seen == []
 
 
+async def test_files_that_are_published_together_begin_one_by_one(tmp_path: Path) -> None:
+    """In one turn of the loop each: they would all begin in the same one."""
+    async with play(tmp_path, **UNSPOOLED) as it:
+        await it.annex.start()
+        given: list[Any] = [object()] * 100
+        tasks = [
+            asyncio.ensure_future(it.annex.publish(source, generator="image", key=f"{number}"))
+            for number, source in enumerate(given)
+        ]
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert sum(task.done() for task in tasks) < 20
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(result) for result in results} == {TypeError}
+
+
 def test_wrong_options(tmp_path: Path) -> None:
     bucket = AsyncS3Bucket("b")
     for options in ({"upload_timeout": 0}, {"announce": "never"}, {"salname": ""}):

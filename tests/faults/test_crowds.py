@@ -21,6 +21,8 @@ from .store import StoredObject
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from lsst_lfa import AsyncS3Bucket
+
     from .harness import Harness
 
 COUNT = 1000
@@ -52,6 +54,33 @@ async def test_a_thousand_through_faults(tmp_path: Path) -> None:
         await asyncio.gather(*(harness.bucket.upload(content(n), f"{n}") for n in range(200)))
         files = await asyncio.gather(*(harness.bucket.download(f"{n}") for n in range(200)))
         assert all(file.getvalue() == content(n) for n, file in enumerate(files))
+
+
+BAD = "a/../b"
+VERBS: dict[str, Callable[[AsyncS3Bucket], Awaitable[object]]] = {
+    "upload": lambda bucket: bucket.upload(SMALL, BAD),
+    "upload_fits": lambda bucket: bucket.upload_fits(None, BAD),
+    "copy": lambda bucket: bucket.copy(BAD, KEY),
+    "download": lambda bucket: bucket.download(BAD),
+    "download_file": lambda bucket: bucket.download_file(BAD, "file"),
+    "head": lambda bucket: bucket.head(BAD),
+    "delete": lambda bucket: bucket.delete(BAD),
+    "presigned_url": lambda bucket: bucket.presigned_url(BAD),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_those_that_are_started_together_begin_one_by_one(tmp_path: Path, verb: str) -> None:
+    """In one turn of the loop each: they would all begin in the same one."""
+    async with open_harness(tmp_path) as harness:
+        before = len(harness.server.seen)
+        tasks = [asyncio.ensure_future(VERBS[verb](harness.bucket)) for _ in range(100)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert sum(task.done() for task in tasks) <= 1
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(result) for result in results} == {ValueError}
+        assert len(harness.server.seen) == before
 
 
 async def test_two_uploads_to_one_key(tmp_path: Path) -> None:

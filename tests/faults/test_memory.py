@@ -10,6 +10,7 @@ import io
 import mmap
 import os
 import threading
+import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ from lsst_lfa._transfer.concurrency import in_thread
 from tests.benchmark.instruments import forget_peak, memory
 
 from . import Action, Fault, Reset, Silence, Status
-from .harness import BUCKET, CONFIG, KEY, MiB, descriptors
+from .harness import BUCKET, CONFIG, KEY, MiB, descriptors, open_harness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from pathlib import Path
+
+    from .harness import Harness
 
 pytestmark = pytest.mark.fast_clock
 
@@ -74,6 +77,9 @@ Start = Any
 
 WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=10, max_attempts=2, cleanup_timeout=5)
 PARTS = replace(WHOLE, multipart_threshold=MiB, part_size=2 * MiB)
+
+
+DENIED = Status(403, "AccessDenied")
 
 
 def sockets() -> int:
@@ -241,3 +247,22 @@ async def test_an_error_keeps_no_data(start: Start, tmp_path: Path, kind: str) -
         forget_peak()
         assert memory("VmRSS") - before < 8 * MiB
         assert caught.value.__traceback__
+
+
+FAILING: dict[str, Callable[[Harness], Awaitable[object]]] = {
+    "head": lambda harness: harness.bucket.head("none"),
+    "delete": lambda harness: harness.bucket.delete(KEY),
+    "upload": lambda harness: harness.bucket.upload(b"data", "new"),
+}
+
+
+@pytest.mark.parametrize("verb", FAILING)
+async def test_an_error_is_not_left_to_the_garbage_collector(tmp_path: Path, verb: str) -> None:
+    """With its traceback go all frames; to find them, the collector would stop the event loop."""
+    async with open_harness(tmp_path) as harness:
+        harness.server.script(Fault("DeleteObject", DENIED), Fault("PutObject", DENIED))
+        try:
+            await FAILING[verb](harness)
+        except errors.ServiceError as error:
+            left = weakref.ref(error)
+        assert left() is None

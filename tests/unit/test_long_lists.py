@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -107,6 +108,33 @@ async def test_a_long_listing_is_parsed_once_and_not_on_the_event_loop(monkeypat
         assert len([item async for item in session.bucket("test").list()]) == 1000
     assert len(threads) == 1
     assert threads != [threading.current_thread()]
+
+
+async def test_the_keys_of_a_long_listing_are_not_decoded_on_the_event_loop() -> None:
+    keys = [f"a key/{number:03}/" + "ü+%" * 80 for number in range(1000)]
+    described = "".join(
+        f"<Contents><Key>{quote_plus(key)}</Key><Size>1</Size><ETag>x</ETag>"
+        "<LastModified>2026-01-01T00:00:00Z</LastModified></Contents>"
+        for key in keys
+    )
+    folder = "<CommonPrefixes><Prefix>%C3%BC%2F</Prefix></CommonPrefixes>"
+    body = f"<R><EncodingType>url</EncodingType><IsTruncated>false</IsTruncated>{described}{folder}</R>".encode()
+    stalls = []
+    async with (
+        FaultyS3Server([Fault("ListObjectsV2", Status(200, body=body))]) as server,
+        S3Session(endpoint_url=server.endpoint_url, **KEYS) as session,
+    ):
+        bucket = session.bucket("test")
+        for _ in range(5):
+            found: list[str] = []
+
+            async def listed() -> None:
+                found.extend([item.key async for item in bucket.list(delimiter="/")])  # noqa: B023 - it is awaited here
+
+            stalls.append(await longest_stall(listed()))
+            assert found == [*keys, "ü/"]
+    # It took 0.1 s and more.
+    assert min(stalls) < 0.05
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["as botocore is", "where botocore calls it something else"])

@@ -101,6 +101,17 @@ async def test_aclose_while_another_task_opens(delay: float, *, cancelled: bool)
         assert await kind_of(closing) in {asyncio.CancelledError if cancelled else type(None), type(None)}
 
 
+async def test_aclose_while_others_wait_to_begin() -> None:
+    async with opened() as (server, session, bucket):
+        await bucket.exists(KEY)
+        uploads = [asyncio.create_task(bucket.upload(SMALL, f"{number}")) for number in range(10)]
+        await asyncio.sleep(0)
+        await session.aclose()
+        assert {await kind_of(upload) for upload in uploads} == {errors.ClosedError}
+        assert not server.calls("PutObject")
+        assert session._client._client is None
+
+
 @pytest.mark.parametrize("begun", [True, False])
 @pytest.mark.parametrize("verb", ["stream", "list"])
 async def test_what_outlives_its_session_opens_no_other_client(verb: str, *, begun: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -50,3 +51,14 @@ async def test_one_that_says_it_in_no_valid_way_is_not(garbage: str) -> None:
         delay = RetryPolicy(config).delay_after(busy(garbage), timeout)
         assert delay is not None
         assert delay <= 0.1
+
+
+async def test_the_time_limit_of_an_attempt_is_not_left_to_the_garbage_collector() -> None:
+    """The collector would stop the event loop to free one of these, its task and its context for each request."""
+    timeout = StallTimeout(TransferConfig())
+    async with timeout:
+        with timeout.suspended():
+            pass
+    left = weakref.ref(timeout)
+    del timeout
+    assert left() is None
