@@ -161,11 +161,11 @@ async def test_wrong_arguments_read_nothing(tmp_path: Path, wrong: dict[str, Any
 
 async def test_files_that_are_published_together_begin_one_by_one(tmp_path: Path) -> None:
     """In one turn of the loop each: they would all begin in the same one."""
-    async with play(tmp_path, **UNSPOOLED) as it:
-        await it.annex.start()
+    async with open_annex_harness(tmp_path, **UNSPOOLED) as harness:
+        await harness.annex.start()
         given: list[Any] = [object()] * 100
         tasks = [
-            asyncio.ensure_future(it.annex.publish(source, generator="image", key=f"{number}"))
+            asyncio.ensure_future(harness.annex.publish(source, generator="image", key=f"{number}"))
             for number, source in enumerate(given)
         ]
         for _ in range(20):
