@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import unicodedata
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -40,6 +39,7 @@ _ISO = re.compile(
 )
 _NIGHT_SHIFT = timedelta(hours=12)
 # The suffix of a file's name; the fraction of a second is not one.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*(?:\.(?:bz2|fz|gz|xz|zst))?$", re.ASCII)
 
 
@@ -315,7 +315,7 @@ def check_key(key: str) -> str:
     if not 1 <= size <= MAX_KEY_BYTES:
         msg = f"key={key!r} has {size} bytes: it must have 1 to {MAX_KEY_BYTES}"
         raise ValueError(msg)
-    if any(unicodedata.category(character) == "Cc" for character in key):
+    if _CONTROL.search(key):
         msg = f"key={key!r} must have no control characters"
         raise ValueError(msg)
     if not {".", ".."}.isdisjoint(key.split("/")):
