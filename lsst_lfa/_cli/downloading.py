@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Download", "download_all", "plan", "write_all"]
 
 _AT_ONCE: Final = 8
-_FILES_AT_ONCE: Final = 16  # of a folder
+_FILES_AT_ONCE: Final = 32  # of a folder
 _CHUNK: Final = 1024 * 1024
 _CLEANUP_TIMEOUT: Final = 5.0
 
