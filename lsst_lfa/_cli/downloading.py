@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,7 @@ import click
 
 from lsst_lfa._download_url import save_url, wait_for
 from lsst_lfa._transfer.concurrency import OwnThread, finish_in_thread, in_thread, run_in_thread, threads
-from lsst_lfa._transfer.folders import folder_prefix, is_same_file
+from lsst_lfa._transfer.folders import is_same_file
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa._urls import FileUrl, ObjectUrl, PresignedUrl
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-    from lsst_lfa import AsyncS3Bucket
-
     from .output import Output
     from .progress import Tally
     from .targets import Places
@@ -38,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Download", "download_all", "plan", "write_all"]
 
 _AT_ONCE: Final = 8
-_FILES_AT_ONCE: Final = 16  # of a folder
+_FILES_AT_ONCE: Final = 32  # of a folder
 _CHUNK: Final = 1024 * 1024
 _CLEANUP_TIMEOUT: Final = 5.0
 
@@ -146,23 +143,16 @@ class _Engine:
     async def fetch_folder(self, download: Download) -> None:
         assert isinstance(download.url, ObjectUrl)  # noqa: S101 - for the type checker
         bucket, folder = self.service.bucket(download.url), download.path
-        await _require_folder(bucket, download.url.key)
         summary = await bucket._download_folder(  # noqa: SLF001 - internal to this package
             download.url.key,
             folder,
             self.counted.advance,
             skip_equal=True,
+            must_exist=bool(download.url.key),
             max_files=_FILES_AT_ONCE,
             on_file=lambda name, size: self._tell(folder / name, size),
         )
         tell_failures(self.output, summary.failed.values())
-
-
-async def _require_folder(bucket: AsyncS3Bucket, key: str) -> None:
-    async with aclosing(bucket.list(folder_prefix(key))) as items:
-        if key and await anext(items, None) is None:
-            msg = f"bucket {bucket.name} has no folder {key!r}"
-            raise FileNotFoundError(msg)
 
 
 async def _download(service: Service, url: ObjectUrl, path: Path, counted: Tally) -> int | None:

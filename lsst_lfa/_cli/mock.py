@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +24,8 @@ async def mock(output: Output, *, port: int, buckets: tuple[str, ...], as_json: 
     It prints the settings to paste into another shell. It keeps everything in
     memory, or in temporary files without a name: nothing is left when it ends.
     """
+    import asyncio  # twice the time of all else that the help needs
+
     from lsst_lfa import MockS3Server
     from lsst_lfa._transfer.concurrency import in_thread
     from lsst_lfa.naming import check_bucket

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Uploads", "plan", "upload_all"]
 
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
 _STDIN: Final = "-"
 
 

@@ -1,8 +1,8 @@
-"""Requests that carry an object's data: signed by botocore, and made without the rest of it.
+"""Requests that carry an object's data, made without botocore.
 
-botocore needs about 1 ms of the event loop to make such a request and to read its response, three quarters of it for
-what is the same each time. So it prepares one request for each bucket, which is never sent, and whose URL and signing
-context serve for the bucket's objects. Whatever is not as plain as that is left to botocore.
+botocore needs more than 1 ms of the event loop to make such a request and to read its response, most of it for what is
+the same each time. So it prepares one request for each bucket, which is never sent, and whose URL and signer serve for
+the bucket's objects. Whatever is not as plain as that is left to botocore.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import secrets
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-from botocore.awsrequest import AWSRequest
+import botocore
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import ClientError
+from multidict import CIMultiDict
 
 from .error_responses import check_response
+from .signing import SIGNER, Signer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,16 +47,13 @@ class _Template(NamedTuple):
         All of the URL but the key.
     headers : `dict`
         Headers that do not depend on the object.
-    context : `dict`
-        For the signature: its region, for example.
-    signer
-        botocore's signer, which has the credentials.
+    signer : `Signer` or `None`
+        `None` if requests are not signed.
     """
 
     url: str
     headers: dict[str, str]
-    context: dict[str, Any]
-    signer: Any
+    signer: Signer | None
 
 
 class _PreparedError(Exception):
@@ -148,10 +148,9 @@ class S3DataRequests:
             return None
         method = "GET" if body is None else "PUT"
         url, headers = template.url + path, template.headers | dict(headers)
-        request = AWSRequest(method, url, headers, body, stream_output=body is None)
-        request.context = dict(template.context)
-        await template.signer.sign(operation, request)
-        prepared = request.prepare()
+        if template.signer is not None:
+            headers = await template.signer.sign(method, url, headers, body)
+        prepared = AWSPreparedRequest(method, url, CIMultiDict(headers), body, stream_output=body is None)
         # A hook may respond in the network's place, as moto's does.
         _, response = await self._client.meta.events.emit_until_response(
             f"before-send.s3.{operation}", request=prepared
@@ -186,10 +185,17 @@ def _is_plain(params: Mapping[str, Any]) -> bool:
     return params.keys() <= _PLAIN and all(isinstance(params[name], str) for name in _HEADERS if name in params)
 
 
-def _stop(request: Any, request_signer: Any, **_: object) -> None:
+def _stop(request: Any, request_signer: Any, signature_version: Any, **_: object) -> None:
     """Handle ``before-sign``: take what other requests need from the one that is only prepared."""
     url = request.url.partition("?")[0]
     context = getattr(request, "context", None)
     if url.endswith(_UNSENT) and isinstance(context, dict):
+        signer = None
+        if signature_version is not botocore.UNSIGNED:
+            if signature_version != SIGNER:
+                return
+            given = context.get("signing", {})
+            service = given.get("signing_name") or request_signer.signing_name
+            signer = Signer(request_signer, service, given.get("region") or request_signer.region_name)
         headers = {"User-Agent": request.headers["User-Agent"]}
-        raise _PreparedError(_Template(url.removesuffix(_UNSENT), headers, dict(context), request_signer))
+        raise _PreparedError(_Template(url.removesuffix(_UNSENT), headers, signer))

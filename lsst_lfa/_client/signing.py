@@ -1,16 +1,25 @@
-"""Signatures: botocore's, but with the digest of the body that a thread has computed."""
+"""Signatures: botocore's, but with the digest of the body that a thread has computed; and those of data requests."""
 
 from __future__ import annotations
 
-from typing import Any
+import hashlib
+import hmac
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import botocore.auth
+from yarl import URL
 
 from lsst_lfa._transfer.request_body import RequestBody
 
-__all__ = ["choose_signer"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_SIGNER = "lsst-lfa-s3v4"
+__all__ = ["SIGNER", "Signer", "choose_signer"]
+
+SIGNER = "lsst-lfa-s3v4"
+"""The name under which botocore has our signer."""
+_NOTHING = hashlib.sha256().hexdigest()
 
 
 class _Signer(botocore.auth.S3SigV4Auth):
@@ -28,10 +37,53 @@ class _Signer(botocore.auth.S3SigV4Auth):
 # botocore's registry of signers by name. It is not documented: if it is missing, botocore's own signer reads a body
 # and hashes it on the loop.
 _signers = getattr(botocore.auth, "AUTH_TYPE_MAPS", {})
-_signers[_SIGNER] = _Signer
+_signers[SIGNER] = _Signer
 
 
 def choose_signer(signature_version: str, **_: object) -> str | None:
     """Handle ``choose-signer``: use ours if botocore would sign as S3v4."""
     # Presigned URLs ask for "s3v4-query": those are botocore's.
-    return _SIGNER if signature_version == "s3v4" and _SIGNER in getattr(botocore.auth, "AUTH_TYPE_MAPS", {}) else None
+    return SIGNER if signature_version == "s3v4" and SIGNER in getattr(botocore.auth, "AUTH_TYPE_MAPS", {}) else None
+
+
+class Signer(NamedTuple):
+    """Signs requests for objects' data, as botocore does: it would take seven times as long.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+
+    Attributes
+    ----------
+    source
+        botocore's signer, which has the credentials.
+    service, region : `str`
+        For which the signature is valid.
+    """
+
+    source: Any
+    service: str
+    region: str
+
+    async def sign(self, method: str, url: str, headers: Mapping[str, str], body: object) -> dict[str, str]:
+        """Return the headers with a signature, and what belongs to it."""
+        # They may have to be renewed first.
+        credentials = (await self.source.get_auth_instance(self.service, self.region, SIGNER)).credentials
+        parsed = URL(url, encoded=True)
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        digest = body.sha256 if isinstance(body, RequestBody) else _NOTHING
+        made = {**headers, "Host": str(parsed.host_port_subcomponent)}
+        made |= {"X-Amz-Date": now, "X-Amz-Content-SHA256": digest}
+        if credentials.token:
+            made["X-Amz-Security-Token"] = credentials.token
+        # A proxy may change the name of the client.
+        signed = sorted((name.lower(), " ".join(value.split())) for name, value in made.items() if name != "User-Agent")
+        names = ";".join(name for name, _ in signed)
+        query = "&".join(sorted(parsed.raw_query_string.split("&")))
+        lines = [method, parsed.raw_path, query, *map(":".join, signed), "", names, digest]
+        scope = f"{now[:8]}/{self.region}/{self.service}/aws4_request"
+        text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
+        key = f"AWS4{credentials.secret_key}".encode()
+        for part in [*scope.split("/"), text]:
+            key = hmac.digest(key, part.encode(), "sha256")
+        who = f"{credentials.access_key}/{scope}"
+        made["Authorization"] = f"AWS4-HMAC-SHA256 Credential={who}, SignedHeaders={names}, Signature={key.hex()}"
+        return made

@@ -33,11 +33,13 @@ _FIRST_RANGE = 8 * MiB
 _WORTH_SPLITTING = 0.5
 
 
-async def download(reader: RangeReader, sink: Sink, progress: Progress) -> PinnedObject:
+async def download(reader: RangeReader, sink: Sink, progress: Progress, *, expected: int | None = None) -> PinnedObject:
     """Fetch an object into ``sink``.
 
     The response to the first range tells the size; the others follow in
-    parallel with it.
+    parallel with it. If no others are expected, from the ``expected`` size, it
+    takes no lane: like a small upload, it is over before it can crowd the
+    network.
 
     Returns
     -------
@@ -45,7 +47,7 @@ async def download(reader: RangeReader, sink: Sink, progress: Progress) -> Pinne
         What was fetched.
     """
     pinned = PinnedObject(progress.advance)
-    await progress.follow(_fetch_all(reader, pinned, sink))
+    await progress.follow(_fetch_all(reader, pinned, sink, expected))
     await progress.finish()
     return pinned
 
@@ -80,16 +82,21 @@ def open_sink(reader: RangeReader, sink: Sink, size: int | None) -> None:
         raise reader.request.failed(LfaError, what, "Use download_file or stream.", transient=False) from None
 
 
-async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink) -> None:
+async def _fetch_all(reader: RangeReader, pinned: PinnedObject, sink: Sink, expected: int | None) -> None:
     def open_first(start: int, stop: int | None) -> Writer:
         open_sink(reader, sink, None if stop is None else pinned.size)
         return sink.writer(start, stop)
 
+    first = min(_FIRST_RANGE, reader.config.range_size, reader.config.part_size)
+    if expected is not None and expected <= first:
+        await Fetch(pinned, reader, 0, first, open_first).run()
+        if pinned.whole or pinned.size <= first:
+            return
     async with task_group() as group:
         ranges = RangesUnderWay(reader, pinned, group)
-        first = min(_FIRST_RANGE, reader.config.range_size, reader.config.part_size)
-        await ranges.begin(0, first, open_first)
-        await pinned.known.wait()
+        if not pinned.known.is_set():
+            await ranges.begin(0, first, open_first)
+            await pinned.known.wait()
         await ranges.fetch(first, first if pinned.whole else pinned.size, sink.writer)
         await ranges.finish(sink.writer)
 

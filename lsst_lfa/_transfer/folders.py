@@ -19,9 +19,10 @@ from .attempts import transfer
 from .concurrency import in_thread, run_in_thread, task_group
 from .download import download, verify
 from .etag import check_etag
-from .files import AtomicFile, make_folder, safe_join
+from .files import AtomicFile
 from .object_options import upload_options
 from .operations import Pages, list_objects
+from .places import find_places
 from .progress import Progress
 from .ranges import S3RangeReader
 from .responses import ObjectInfo
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 
     from .attempts import BucketClient
+    from .places import Place
 
     _Work = Callable[[], Awaitable[int | None]]
     OnFile = Callable[[str, int | None], None]
@@ -94,6 +96,10 @@ class FolderSummary:
         for name, error in self.failed.items():
             error.add_note(f"{name!r} is one of {len(self.failed)} files that failed")
             raise error
+
+
+class _FolderNotFoundError(errors.LfaError, FileNotFoundError):
+    """There is no such folder in the bucket."""
 
 
 def stops_all(error: Exception) -> bool:
@@ -229,7 +235,8 @@ async def upload_files(
     on_file: OnFile | None = None,
 ) -> FolderSummary:
     """Upload files; see `AsyncS3Bucket.upload_folder`. ``files`` may block: it is advanced in a thread."""
-    there = {item.key: (item.size, item.etag) async for item in _list(client, prefix)} if skip_equal else {}
+    listed = (item async for items in _list(client, prefix) for item in items)
+    there = {item.key: (item.size, item.etag) async for item in listed} if skip_equal else {}
     work = _Folder(client, progress, max_files, on_file)
 
     async def send(key: str, file: LocalFile) -> int | None:
@@ -301,41 +308,40 @@ async def download_folder(
     *,
     max_files: int,
     skip_equal: bool,
+    must_exist: bool = False,
     on_file: OnFile | None = None,
 ) -> FolderSummary:
-    """Download all objects whose keys begin with ``prefix``; see `AsyncS3Bucket.download_folder`."""
-    await in_thread(folder.mkdir, parents=True, exist_ok=True)
+    """Download all objects whose keys begin with ``prefix``; see `AsyncS3Bucket.download_folder`.
+
+    With ``must_exist``, a FileNotFoundError is raised if there are none.
+    """
     work = _Folder(client, progress, max_files, on_file)
 
-    async def fetch(name: str, item: ObjectInfo) -> int | None:
-        if name.endswith("/"):
-            if item.size:
-                msg = f"key {item.key!r} is that of a folder, but the object is not empty: use download_file for it"
-                raise ValueError(msg)
-            await in_thread(make_folder, folder, name)
+    async def fetch(place: Place) -> int | None:
+        if place.error is not None:
+            raise place.error
+        if place.name.endswith("/"):
             return 0
-        path, same = await in_thread(_place, folder, name, item, client.config.part_size, skip_equal=skip_equal)
-        if same:
+        item, path = place.item, place.path
+        same = skip_equal and place.taken
+        if same and await run_in_thread(is_same_file, path, item.size, item.etag, client.config.part_size):
             return None
         async with transfer(client.info("download", item.key), client.config.total_timeout):
             return await _download(client, item, path, work.share())
 
     async with task_group() as group:
-        async for item in _list(client, prefix):
-            name = item.key.removeprefix(prefix)
-            if name:  # otherwise it is the marker of the folder itself
-                held = item.size if item.size <= _SMALL else _HELD
-                await work.start(group, name, held, partial(fetch, name, item))
+        async for items in _list(client, prefix):
+            must_exist = False
+            for place in await in_thread(find_places, folder, prefix, items):
+                size = place.item.size
+                await work.start(group, place.name, size if size <= _SMALL else _HELD, partial(fetch, place))
+    if must_exist:
+        msg = f"bucket {client.bucket} has no folder {prefix!r}"
+        raise _FolderNotFoundError(msg)
+    await in_thread(folder.mkdir, parents=True, exist_ok=True)
     # Once for all small files: for each of them, it would take longer than the download.
     await in_thread(os.sync)
     return work.summary
-
-
-def _place(folder: Path, name: str, item: ObjectInfo, part_size: int, *, skip_equal: bool) -> tuple[Path, bool]:
-    """Return the path of an object, after creating its parents, and whether the file is already there."""
-    check_key(item.key)  # a key with ".." or "." was not created by this package
-    path = safe_join(folder, name)
-    return path, skip_equal and not path.is_symlink() and is_same_file(path, item.size, item.etag, part_size)
 
 
 async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress: Progress) -> int:
@@ -343,7 +349,7 @@ async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress
     if item.size <= _SMALL:
         memory = MemorySink()
         try:
-            pinned = await download(reader, memory, progress)
+            pinned = await download(reader, memory, progress, expected=item.size)
             await verify(reader, pinned, memory)
         finally:
             memory.close()
@@ -359,14 +365,13 @@ async def _download(client: BucketClient, item: ObjectInfo, path: Path, progress
 # Both
 
 
-async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[ObjectInfo, None]:
+async def _list(client: BucketClient, prefix: str) -> AsyncGenerator[list[ObjectInfo], None]:
     pages = Pages()
     while pages.more:
-        for number, item in enumerate(await list_objects(client, prefix, "", pages), 1):
-            if isinstance(item, ObjectInfo):
-                yield item
-            if number % _WALKED == 0:
-                await asyncio.sleep(0)  # the consumer must not wait for anything in between
+        items = [item for item in await list_objects(client, prefix, "", pages) if isinstance(item, ObjectInfo)]
+        for start in range(0, len(items), _WALKED):
+            yield items[start : start + _WALKED]
+            await asyncio.sleep(0)  # the consumer must not wait for anything in between
 
 
 def is_same_file(path: Path, size: int, etag: str, part_size: int) -> bool:

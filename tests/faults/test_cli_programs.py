@@ -9,6 +9,7 @@ import pty
 import re
 import signal
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,20 @@ def large(tmp_path: Path) -> Path:
     with path.open("wb") as file:
         file.truncate(LARGE)
     return path
+
+
+async def test_a_folder_is_listed_once_and_each_of_its_files_requested_once(tmp_path: Path) -> None:
+    async with FaultyS3Server() as server:
+        for number in range(30):
+            server.put("test", f"f/{number}", b"data")
+        program = Program(server, tmp_path)
+        assert (await program.output("get", "-q", "-r", "s3://test/f", "-o", "f"))[0] == 0
+        assert Counter(seen.operation for seen in server.seen) == {"ListObjectsV2": 1, "GetObject": 30}
+        assert (await program.output("get", "-r", "s3://test/g", "-o", "g"))[::2] == (
+            3,
+            "lsst-lfa: bucket test has no folder 'g/'\n",
+        )
+        assert {path.name for path in tmp_path.iterdir()} == {"f"}
 
 
 async def test_an_interrupt_leaves_nothing(tmp_path: Path, large: Path) -> None:

@@ -241,6 +241,25 @@ async def test_a_folder_comes_down_through_faults(files: Any, home: Path, fault:
         harness.check_counts(len(LARGE) + summary.size)
 
 
+async def test_small_files_come_in_parallel_however_few_requests_large_ones_would_take(files: Any, home: Path) -> None:
+    async with open_harness(home) as harness:
+        for name, data in files[1].items():
+            harness.server.put(BUCKET, f"f/{name}", data)
+        harness.server.script(Fault("GetObject", Silence(), times=10**6))
+        async with harness.bucket._borrow("list", None) as client:
+            client.slots.down.took(0.0001)
+            assert client.slots.down.width < 10
+        there = home.parent / "there"
+        task = asyncio.create_task(harness.bucket.download_folder("f", there, max_files=20))
+        async with asyncio.timeout(30):
+            while harness.server.peak_requests < 20:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not on_disk(there)
+
+
 async def test_one_file_that_is_refused_does_not_end_the_others(files: Any, home: Path) -> None:
     folder, expected = files
 

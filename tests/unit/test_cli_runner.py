@@ -160,6 +160,22 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     assert done.stderr == "lsst-lfa: click is not installed. Do: pip install 'lsst-lfa[cli]'\n"
 
 
+@pytest.mark.parametrize(
+    ("command", "unwanted"),
+    [
+        (("--help",), {"asyncio", "botocore", "aiohttp", "rich", "lsst_lfa._bucket"}),
+        (("ls", "s3://test"), {"astropy", "numpy", "boto3", "moto", "rich", "matplotlib", "PIL"}),
+    ],
+)
+def test_a_command_loads_only_what_it_needs(lfa: Shell, command: tuple[str, ...], unwanted: set[str]) -> None:
+    assert lfa(*command).code == 0
+    code = f"import sys; from lsst_lfa._cli import main; main({command}); sys.exit(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    loaded = set(done.stderr.split())
+    assert "lsst_lfa._cli.group" in loaded
+    assert not unwanted & loaded
+
+
 def test_numbers_and_names_as_people_read_them() -> None:
     sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 99_940: "99.9 kB", 123_456: "123 kB", 10**9: "1.0 GB"}
     assert {size: human_size(size) for size in sizes} == sizes

@@ -9,6 +9,9 @@ import aiohttp
 import pytest
 from aiobotocore.awsrequest import AioAWSResponse
 from aiobotocore.hooks import AioHierarchicalEmitter
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from botocore.exceptions import ParamValidationError
 
 from lsst_lfa import S3Session, TransferConfig, errors
@@ -46,6 +49,17 @@ def described(server: FaultyS3Server) -> list[Any]:
         )
         for seen, signature in zip(server.seen, signed, strict=True)
     ]
+
+
+def signature_by_botocore(server: FaultyS3Server, seen: Any, session_token: str | None) -> str:
+    """Sign what was sent as it was signed."""
+    signed = seen.headers["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    headers = {name: seen.headers[name] for name in signed}
+    request = AWSRequest(seen.method, f"{server.endpoint_url}{seen.target}", headers)
+    request.context["timestamp"] = seen.headers["x-amz-date"]
+    signer = S3SigV4Auth(Credentials("id", "secret", session_token), "s3", "us-east-1")
+    made: str = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+    return made
 
 
 class Refusal:
@@ -96,6 +110,9 @@ async def test_requests_are_those_that_botocore_makes(
             calls = described(server)
             seen.append([call for call in calls if data_requests._UNSENT not in call[1]])
             made.append(made_by_botocore(server))
+            for each in server.seen:
+                signature = signature_by_botocore(server, each, session_token)
+                assert each.headers["authorization"].endswith(f"Signature={signature}")
         without_before_sign(monkeypatch)
     assert any("x-amz-meta-observer" in headers for _, _, headers, _ in seen[0])
     assert seen[0] == seen[1]

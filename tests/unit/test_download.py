@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, download_url, errors
+from lsst_lfa._transfer import download as engine
+from lsst_lfa._transfer.progress import Progress
+from lsst_lfa._transfer.ranges import S3RangeReader
+from lsst_lfa._transfer.sinks import MemorySink
 from tests.faults import Action, Close, Fault, FaultyS3Server, Status
 
 if TYPE_CHECKING:
@@ -64,6 +68,17 @@ verbs = pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
 def unsatisfiable(content_range: str | None, body: bytes = b"") -> Status:
     headers = {} if content_range is None else {"Content-Range": content_range}
     return Status(416, None if body else "InvalidRange", headers=headers, body=body)
+
+
+@pytest.mark.parametrize("expected", [None, 0, 10, len(DATA), 2 * len(DATA)])
+async def test_all_of_an_object_comes_whatever_size_was_expected(expected: int | None) -> None:
+    counts: list[int] = []
+    async with served() as (_, bucket), bucket._borrow("download", "k") as client:
+        sink = MemorySink()
+        await engine.download(S3RangeReader(client, "k"), sink, Progress(counts.append), expected=expected)
+        sink.close()
+        assert sink.file.getvalue() == DATA
+        assert sum(counts) == len(DATA)
 
 
 PAGE = b"<html><h1>416 Requested Range Not Satisfiable</h1></html>"

@@ -156,6 +156,15 @@ async def test_a_link_at_the_destination_is_replaced(own: AsyncS3Bucket, tmp_pat
     assert not (there / "x").is_symlink()
 
 
+async def test_a_pipe_at_the_destination_is_a_failure(own: AsyncS3Bucket, tmp_path: Path) -> None:
+    await own.upload(b"data", "x")
+    await own.upload(b"data", "y")
+    os.mkfifo(tmp_path / "x")
+    summary = await own.download_folder("", tmp_path)
+    assert {name: type(error) for name, error in summary.failed.items()} == {"x": FileExistsError}
+    assert (tmp_path / "y").read_bytes() == b"data"
+
+
 async def test_what_concerns_all_ends_it(session: S3Session, folder: Path, tmp_path: Path) -> None:
     for skip in (True, False):
         with pytest.raises(errors.BucketNotFoundError):
