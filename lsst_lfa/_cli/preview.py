@@ -70,7 +70,7 @@ async def preview(
             if as_json:
                 output.json({"url": file.name, "hdu": row.number, "png": str(written), "shows": what})
             else:
-                output.line(str(written))
+                output.name(str(written))
         output.note(what)
 
 

@@ -313,6 +313,8 @@ def test_control_characters_of_a_header_do_not_reach_the_terminal(shell: Shell, 
     ran = shell("header", "evil.fits")
     assert ran.code == 0
     assert "\x1b" not in ran.out
+    (tmp_path / "\x1b[2J.fits").write_bytes(to_bytes([fits.PrimaryHDU(np.zeros((2, 2)))]))
+    assert shell("preview", "\x1b[2J.fits") == (0, "\\x1b[2J.png\n", "")
 
 
 @pytest.mark.filterwarnings("ignore")  # astropy warns of much of it
