@@ -90,7 +90,10 @@ async def _write(picture: Picture, path: str | None, file: FitsFile, row: HduRow
         place = Path(path) if path is not None else _free(stem)
         try:
             AtomicFile(place.absolute()).write_all(memoryview(picture.png))
-        except OSError as error:  # it names a temporary file
+        except OSError as error:
+            if error.errno is None:  # ours, about the place itself
+                raise
+            # The system's, which names a temporary file.
             raise OSError(error.errno, error.strerror, str(place)) from error
         return place
 
