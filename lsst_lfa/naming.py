@@ -32,6 +32,7 @@ MAX_KEY_BYTES: Final = 1024
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.]*[A-Za-z0-9])?")
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")  # botocore's rule for old buckets
 _TENANT = re.compile(r"[A-Za-z0-9._-]*:[A-Za-z0-9._-]{1,255}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _ISO = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
     r"(?:[T ](?P<time>\d\d:\d\d)(?::(?P<second>\d\d)(?:\.(?P<fraction>\d*))?)?)?",
@@ -39,7 +40,6 @@ _ISO = re.compile(
 )
 _NIGHT_SHIFT = timedelta(hours=12)
 # The suffix of a file's name; the fraction of a second is not one.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*(?:\.(?:bz2|fz|gz|xz|zst))?$", re.ASCII)
 
 

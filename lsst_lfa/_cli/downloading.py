@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -71,9 +72,8 @@ def plan(urls: Sequence[ObjectUrl | PresignedUrl | FileUrl], path: str | None, *
         raise click.UsageError('several files need a folder: end PATH with "/"')
     here = Path(path or "")
     downloads = [Download(url, here / _name(url, recursive=recursive) if inside else here) for url in urls]
-    paths = [download.path for download in downloads]
-    for each in paths:
-        if paths.count(each) > 1:
+    for each, count in Counter(download.path for download in downloads).items():
+        if count > 1:
             msg = f"two of these would become {each}: download them to different folders"
             raise click.UsageError(msg)
     return downloads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
@@ -49,6 +50,11 @@ class _Commands(click.Group):
         assert isinstance(found, click.Command)  # noqa: S101 - for the type checker
         return found
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "" in args and not ctx.resilient_parsing:  # as a path it would be the current folder
+            raise click.UsageError("an argument is empty: is a variable not set?", ctx)
+        return super().parse_args(ctx, args)
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(lsst_lfa.__version__, prog_name="lsst-lfa")
@@ -68,9 +74,7 @@ cli.params += message_options()
 
 def run_group(arguments: Sequence[str] | None) -> int:
     """Run a command by the arguments, by default the process's; return the exit code."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no failure
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    _prepare_streams()
     try:
         return cli.main(arguments, prog_name="lsst-lfa", standalone_mode=False) or 0
     except click.ClickException as error:
@@ -78,3 +82,16 @@ def run_group(arguments: Sequence[str] | None) -> int:
         return error.exit_code
     except click.Abort:
         return 130
+    except OSError as error:  # the disk under the standard output is full
+        sys.stderr.write(f"lsst-lfa: {error}\n")
+        return 1
+
+
+def _prepare_streams() -> None:
+    """Let nothing that is written fail by its place: not if that is closed, nor if a name cannot be shown there."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever began this process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - until the process ends
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

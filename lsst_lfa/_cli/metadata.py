@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lsst_lfa._transfer.folders import folder_prefix
+from lsst_lfa.naming import check_key
 
 from .durations import parse_duration
 from .many import for_each, tell_failures
@@ -89,16 +90,21 @@ async def _remove(output: Output, bucket: AsyncS3Bucket, key: str, *, dry_run: b
 
 async def _remove_folder(output: Output, bucket: AsyncS3Bucket, key: str, *, dry_run: bool) -> None:
     count = 0
+    failures: list[Exception] = []
 
     async def keys() -> AsyncGenerator[str, None]:
         nonlocal count
         async with aclosing(bucket.list(folder_prefix(key))) as items:
             async for item in items:
                 count += 1
+                try:
+                    check_key(item.key)
+                except ValueError as error:  # other programs can make such a key
+                    failures.append(error)
+                    continue
                 output.name(item.key)
                 yield item.key
 
-    failures: list[Exception] = []
     async with aclosing(keys()) as listed:
         if dry_run:
             async for _ in listed:

@@ -74,7 +74,7 @@ async def preview(
             if as_json:
                 output.json({"url": file.name, "hdu": row.number, "png": str(written), "shows": what})
             else:
-                output.line(str(written))
+                output.name(str(written))
         output.note(what)
 
 
@@ -94,7 +94,10 @@ async def _write(picture: Picture, path: str | None, file: FitsFile, row: HduRow
         place = Path(path) if path is not None else _free(stem)
         try:
             AtomicFile(place.absolute()).write_all(memoryview(picture.png))
-        except OSError as error:  # it names a temporary file
+        except OSError as error:
+            if error.errno is None:  # ours, about the place itself
+                raise
+            # The system's, which names a temporary file.
             raise OSError(error.errno, error.strerror, str(place)) from error
         return place
 

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from .output import human_size
+from .output import human_size, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Tally:
             progress.TimeRemainingColumn(),
         )
         bar = progress.Progress(*columns, console=console, transient=True, redirect_stdout=False)
-        bar.add_task(what, total=None)
+        bar.add_task(printable(what), total=None)
         self.visible, self._bar = True, bar
         with self._output.above(console), bar:
             yield

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lsst_lfa import errors
+
+from .output import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -28,6 +31,8 @@ NOT_FOUND: Final = 3
 REFUSED: Final = 4
 UNREACHABLE: Final = 5
 _BY_SIGNAL: Final = 128  # as shells have it
+_TOGETHER: Final = 1.0
+"""Seconds in which signals are one."""
 
 
 class NotFoundError(Exception):
@@ -95,7 +100,7 @@ def message(error: BaseException) -> str:
 def run(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a command to its end, and return its exit code. Ctrl-C and SIGTERM let it clean up first."""
     try:
-        with _logging(output), asyncio.Runner() as runner:
+        with _logging(output), _interrupts_restored(), asyncio.Runner() as runner:
             runner.run(_attended(work()))
         output.flush()
     except BrokenPipeError:
@@ -127,7 +132,10 @@ async def _attended(work: Coroutine[Any, Any, None]) -> None:
 
     numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
     for number in numbers:
-        loop.add_signal_handler(number, stop, number)
+        loop.add_signal_handler(number, _once_a_second(stop), number)
+    interrupt = signal.getsignal(signal.SIGINT)
+    if callable(interrupt):  # asyncio's: the first one cancels the task, the next one ends the loop as it is
+        signal.signal(signal.SIGINT, _once_a_second(interrupt))
     try:
         await work
     except asyncio.CancelledError:
@@ -137,6 +145,29 @@ async def _attended(work: Coroutine[Any, Any, None]) -> None:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _once_a_second(handler: Callable[..., Any]) -> Callable[..., None]:
+    """Overlook a signal that comes twice: a terminal and a parent process may both send it, and it stops a cleanup."""
+    last = -_TOGETHER
+
+    def handle(*arguments: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _TOGETHER:
+            last = now
+            handler(*arguments)
+
+    return handle
+
+
+@contextmanager
+def _interrupts_restored() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _interrupted(output: Output, number: int) -> int:
@@ -152,11 +183,20 @@ def _closed_pipe() -> int:
     return _BY_SIGNAL + signal.SIGPIPE
 
 
+class _Formatter(logging.Formatter):
+    """Escapes what would command a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        return printable(super().formatMessage(record))
+
+
 @contextmanager
 def _logging(output: Output) -> Iterator[None]:
     """Show what the package logs: warnings, or more; for the command only, which may run in somebody else's process."""
     level = logging.ERROR if output.quiet else {0: logging.WARNING, 1: logging.INFO}.get(output.verbose, logging.DEBUG)
-    logging.basicConfig(format="lsst-lfa: %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("lsst-lfa: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     package = logging.getLogger("lsst_lfa")
     before = package.level
     package.setLevel(level)

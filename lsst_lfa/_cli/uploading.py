@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,17 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from lsst_lfa._transfer.concurrency import in_thread
-from lsst_lfa._transfer.folders import look_at, walk
+from lsst_lfa._transfer.folders import LocalFile, look_at, walk
 
 from .many import tell_failures
 from .progress import tally
 from .targets import Service, is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lsst_lfa import AsyncS3Bucket
-    from lsst_lfa._transfer.folders import LocalFile
     from lsst_lfa._urls import ObjectUrl
 
     from .output import Output
@@ -76,9 +76,9 @@ def plan(paths: Sequence[str], key: str) -> Uploads:
             folders.append((path.resolve(), key + name if inside else f"{key}/"))
         else:
             files.append(look_at(path, key + path.name if inside else key))
-    taken = [file.name for file in files] + [prefix for _, prefix in folders]
-    for name in taken:
-        if taken.count(name) > 1:
+    taken = Counter([file.name for file in files] + [prefix for _, prefix in folders])
+    for name, count in taken.items():
+        if count > 1:
             msg = f"two of these would be stored as {name!r}: upload them to different folders"
             raise click.UsageError(msg)
     return Uploads(files=files, folders=folders)
@@ -145,9 +145,9 @@ async def _upload_files(
     if counted.visible:
         counted.expect(sum(file.size for file in uploads.files))
         for folder, _ in uploads.folders:
-            counted.expect(await in_thread(lambda folder=folder: sum(file.size for file in walk(folder))))
+            counted.expect(await in_thread(lambda folder=folder: sum(file.size for file in _files_in(folder))))
     groups = [(iter(uploads.files), "", False)] if uploads.files else []
-    groups += [(walk(folder), prefix, True) for folder, prefix in uploads.folders]
+    groups += [(_files_in(folder), prefix, True) for folder, prefix in uploads.folders]
     failures: list[Exception] = []
     for files, prefix, skip_equal in groups:
         summary = await bucket._upload_files(  # noqa: SLF001 - internal to this package
@@ -163,7 +163,17 @@ async def _upload_files(
     return failures
 
 
+def _files_in(folder: Path) -> Iterator[LocalFile]:
+    """Find all files in a folder; one that cannot be read is a failure like that of a file, and stops no other."""
+    try:
+        yield from walk(folder)
+    except OSError as error:
+        yield LocalFile("", folder, 0, error)
+
+
 async def _upload_stdin(bucket: AsyncS3Bucket, key: str, counted: Tally, **options: Any) -> int:
+    if sys.stdin is None:
+        raise click.UsageError("the standard input is closed")
     size = 0
 
     def advance(count: int) -> None:

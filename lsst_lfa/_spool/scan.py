@@ -167,7 +167,14 @@ def foreign_files(root: Path) -> Iterator[Path]:
         for name in names
         if not name.startswith(".") and not name.endswith(SIDECAR) and f"{name}{SIDECAR}" not in names
     ]
-    yield from sorted(paths, key=lambda path: path.stat().st_mtime)
+    yield from sorted(paths, key=_modified)
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it is gone, or a link that leads nowhere: whoever opens it says so
+        return 0.0
 
 
 def file_system(path: Path) -> str:

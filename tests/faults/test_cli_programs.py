@@ -66,6 +66,16 @@ class Program:
         out, err = await process.communicate(data)
         return process.returncode, out.decode(), err.decode()
 
+    async def closed(self, streams: str, *arguments: str) -> tuple[int, bool]:
+        """Run a command with streams closed, as a shell closes them; return its exit code, and whether it broke."""
+        script = f'exec "$@" {streams}'
+        command = ("sh", "-c", script, "sh", sys.executable, "-m", "lsst_lfa", *arguments)
+        process = await asyncio.create_subprocess_exec(
+            *command, cwd=self._folder, env=self._env, stdout=PIPE, stderr=PIPE
+        )
+        out, err = await process.communicate()
+        return await process.wait(), b"bug" in err or b"Traceback" in out + err
+
     async def on_terminal(self, *arguments: str, **options: Any) -> tuple[int, str]:
         """Run a command on a terminal, and return its exit code and all that was shown."""
         ours, theirs = pty.openpty()
@@ -199,6 +209,40 @@ async def test_a_terminal_has_a_bar_with_colours_or_without(tmp_path: Path, larg
         assert code == 0
         assert not re.search(r"\x1b\[[\d;]*3\d", shown), "no colours"
         assert "%" in shown
+
+
+async def test_names_do_not_command_the_terminal(tmp_path: Path) -> None:
+    name = "\x1b[31mred"
+    folder = tmp_path / "old" / "test"
+    folder.mkdir(parents=True)
+    for path in (tmp_path / name, folder / name):
+        path.write_bytes(b"data")
+    async with FaultyS3Server() as server:
+        program = Program(server, tmp_path)
+        for arguments in (("put", name, "s3://test/k"), ("spool", "adopt", "old")):
+            _, shown = await program.on_terminal(*arguments, env={"NO_COLOR": "1"})
+            assert name not in shown
+            assert "\\x1b[31mred" in shown
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+async def test_closed_streams_are_no_failure(tmp_path: Path, closed: str) -> None:
+    async with FaultyS3Server() as server:
+        server.put("test", "k", b"data")
+        program = Program(server, tmp_path)
+        for arguments, code in ((("get", "s3://test/k"), 0), (("stat", "s3://test/gone"), 3), (("sites",), 0)):
+            assert await program.closed(closed, *arguments) == (code, False)
+    assert (tmp_path / "k").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("--help",), ("ls", "s3://test")], ids=lambda each: each[0])
+async def test_an_output_that_is_full_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    async with FaultyS3Server() as server:
+        server.put("test", "k", b"data")
+        with Path("/dev/full").open("wb") as full:
+            process = await Program(server, tmp_path)(*arguments, stdout=full)
+        _, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"lsst-lfa: [Errno 28] No space left on device\n")
 
 
 async def test_the_standard_input_goes_up_whatever_it_is(tmp_path: Path) -> None:

@@ -176,6 +176,15 @@ def test_a_file_that_is_there_is_not_replaced_unless_that_is_told(shell: Shell, 
     assert (ran.code, "'none/image.png'" in ran.err) == (3, True)
 
 
+@pytest.mark.parametrize(("place", "code", "said"), [("folder", 1, "directory"), ("/dev/null", 4, "not a regular")])
+def test_what_is_no_place_for_a_picture_is_told(shell: Shell, tmp_path: Path, place: str, code: int, said: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "image.fits").write_bytes(image())
+    ran = shell("preview", "image.fits", "-o", place)
+    assert (ran.code, ran.out) == (code, "")
+    assert said in ran.err
+
+
 def test_machines_are_told_what_was_drawn(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "image.fits").write_bytes(image())
     (found,) = shell("preview", "image.fits", "--hdu", "CUBE", "--json").json
@@ -313,6 +322,8 @@ def test_control_characters_of_a_header_do_not_reach_the_terminal(shell: Shell, 
     ran = shell("header", "evil.fits")
     assert ran.code == 0
     assert "\x1b" not in ran.out
+    (tmp_path / "\x1b[2J.fits").write_bytes(to_bytes([fits.PrimaryHDU(np.zeros((2, 2)))]))
+    assert shell("preview", "\x1b[2J.fits") == (0, "\\x1b[2J.png\n", "")
 
 
 @pytest.mark.filterwarnings("ignore")  # astropy warns of much of it

@@ -124,13 +124,24 @@ def test_a_shared_url_is_read_by_anybody_for_a_while(lfa: Shell, place: str, mon
     assert asyncio.run(download_url(done.out.strip())).read() == b"2026.txt"
 
 
-def test_names_that_command_terminals_are_escaped_and_exact_in_json(lfa: Shell, server: MockS3Server) -> None:
-    async def put(key: str) -> None:
-        bucket = S3Session.for_mock(server).bucket("odd", create=True)
-        async with aclosing(bucket._client), bucket._borrow("test", None) as client:
-            await client.call("put_object", key, Body=b"")
+async def put_odd(server: MockS3Server, name: str, key: str) -> None:
+    """Store an object whose key this package would refuse."""
+    bucket = S3Session.for_mock(server).bucket(name, create=True)
+    async with aclosing(bucket._client), bucket._borrow("test", None) as client:
+        await client.call("put_object", key, Body=b"")
 
+
+def test_a_key_that_cannot_be_deleted_does_not_stop_the_others(lfa: Shell, server: MockS3Server) -> None:
+    asyncio.run(put_odd(server, "undeletable", "f/a\x1b"))
+    fill(server, "undeletable", "f/b")
+    done = lfa("rm", "-r", "s3://undeletable/f")
+    assert (done.code, done.lines) == (1, ["f/b"])
+    assert "control characters" in done.err
+    assert lfa("ls", "-r", "s3://undeletable").lines == ["f/a\\x1b"]
+
+
+def test_names_that_command_terminals_are_escaped_and_exact_in_json(lfa: Shell, server: MockS3Server) -> None:
     key = "a\x1b[31mred\x07\tb\u202e"
-    asyncio.run(put(key))
+    asyncio.run(put_odd(server, "odd", key))
     assert lfa("ls", "s3://odd").out == "a\\x1b[31mred\\x07\\tb\\u202e\n"
     assert lfa("ls", "--json", "s3://odd").json[0]["key"] == key

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import click
 import pytest
 
 from lsst_lfa import errors
+from lsst_lfa._cli import runner
 from lsst_lfa._cli.output import Output, human_size, printable
 from lsst_lfa._cli.runner import PartlyFailedError, exit_code, message, run
 
@@ -107,6 +110,33 @@ def test_an_interrupt_and_a_closed_pipe_are_told_as_shells_do(capfd: pytest.Capt
     assert run(Output(), interrupt) == 130
     assert run(Output(), cancelled) == 1
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("together", "cleaned"), [(3600.0, True), (0.0, False)])
+def test_a_signal_that_comes_twice_at_once_is_one_but_a_later_one_ends_the_cleanup(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int, together: float, cleaned: bool
+) -> None:
+    monkeypatch.setattr(runner, "_TOGETHER", together)
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    done = []
+
+    async def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            await asyncio.sleep(60)
+        finally:
+            os.kill(os.getpid(), number)
+            for _ in range(10):
+                await asyncio.sleep(0.001)
+            done.append("cleaned up")
+
+    try:
+        assert run(Output(), work) == code
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert bool(done) is cleaned
 
 
 def test_options_stand_before_the_command_or_after_it(lfa: Shell) -> None:

@@ -265,6 +265,27 @@ def test_files_of_older_code_are_taken_in_and_sent(shell: Shell, tmp_path: Path,
     assert stored(server) == {"GC/image.fits": b"data"}
 
 
+def test_what_cannot_be_taken_in_does_not_stop_the_rest(shell: Shell, tmp_path: Path) -> None:
+    home = tmp_path / "old" / "spool"
+    home.mkdir(parents=True)
+    for name in ("loop", "nowhere"):
+        (home / name).symlink_to("loop" if name == "loop" else "gone")
+    (home / "image.fits").write_bytes(b"data")
+    ran = shell("spool", "adopt", tmp_path / "old")
+    assert ran.code == 1
+    assert {kept.state for kept in survey(tmp_path / "old") if kept.key == "image.fits"} == {"waiting"}
+    assert len(list(home.glob(f"*{SIDECAR}"))) == 1
+
+
+def test_an_empty_argument_is_not_the_current_folder(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "file").write_bytes(b"data")
+    before = everything(tmp_path)
+    for arguments in (("adopt", ""), ("adopt", tmp_path / "new", "--from", ""), ("drain", "")):
+        assert shell("spool", *arguments).code == 2
+    assert everything(tmp_path) == before
+
+
 def test_files_are_taken_in_from_another_folder(shell: Shell, tmp_path: Path) -> None:
     home = tmp_path / "old" / "spool"
     home.mkdir(parents=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lsst_lfa import S3Session
+from lsst_lfa._cli import downloading, uploading
+from lsst_lfa._urls import ObjectUrl
 
 if TYPE_CHECKING:
     from lsst_lfa import MockS3Server
@@ -108,6 +111,42 @@ def test_one_that_fails_does_not_stop_the_others_and_is_told_at_the_end(lfa: She
     assert lfa("put", "gone", "gone too", place).code == 3
 
 
+def test_a_folder_that_cannot_be_read_does_not_stop_the_others(
+    lfa: Shell, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "a":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    for name in ("a", "b"):
+        Path(name).mkdir()
+        Path(name, "file").write_bytes(b"data")
+    monkeypatch.setattr(os, "scandir", refuse)
+    done = lfa("put", "a", "b", place)
+    assert done.code == 4
+    assert [line.rpartition("/b/")[2] for line in done.lines] == ["file"]
+    assert "Permission denied" in done.err
+
+
+def test_a_standard_input_that_is_closed_is_no_empty_object(
+    lfa: Shell, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert lfa("put", "-", f"{place}k") == (2, "", "lsst-lfa: the standard input is closed\n")
+    assert lfa("ls", place).out == ""
+
+
+def test_to_plan_many_files_takes_no_time() -> None:
+    count, begun = 20_000, time.process_time()
+    urls = [ObjectUrl(None, "bucket", f"k/{number}") for number in range(count)]
+    assert len(downloading.plan(urls, "folder/", recursive=False)) == count
+    assert len(uploading.plan([url.key for url in urls], "").files) == count
+    assert time.process_time() - begun < 10, "not for each file a look at all the others"
+
+
 def test_a_folder_with_links_out_of_it_and_pipes_is_sent_without_them(lfa: Shell, place: str) -> None:
     Path("f/sub").mkdir(parents=True)
     Path("f/a").write_bytes(b"data")
@@ -146,6 +185,7 @@ def test_nothing_is_replaced_if_that_is_not_wanted(lfa: Shell, place: str, folde
         ("put", "a", "--key", "k"),
         ("put", "a", "s3://test/../k"),
         ("put", "a", "file:///tmp/"),
+        ("put", "", "s3://test/p/"),
         ("put", "-", "s3://test/p/"),
         ("put", "-", "a", "s3://test/p/"),
         ("put", "a", "d/a", "s3://test/p/"),
@@ -156,6 +196,7 @@ def test_nothing_is_replaced_if_that_is_not_wanted(lfa: Shell, place: str, folde
         ("get", "s3://test/a", "s3://test/p/a"),
         ("get", "s3://test/a", "s3://test/b", "-o", "file"),
         ("get", "s3://test/a", "-o", "-"),
+        ("get", "s3://test/a", "-o", ""),
         ("get", "-r", "file:///tmp/"),
         ("get", "ftp://host/a/b"),
         ("get", "s3://test/a", "--wait", "-1"),

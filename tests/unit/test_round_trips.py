@@ -273,7 +273,10 @@ async def test_an_iterator_is_closed_when_its_upload_fails(bucket: AsyncS3Bucket
 async def test_large_bodies_are_hashed_off_the_loop(bucket: AsyncS3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: dict[int, int] = Counter()
 
-    def sha256() -> Any:
+    def sha256(data: bytes = b"") -> Any:
+        if data:
+            return original(data)
+
         def update(data: memoryview) -> None:
             hashed[threading.get_ident()] += len(data)
             real.update(data)
