@@ -103,6 +103,8 @@ async def download_all(
 ) -> None:
     """Download what was planned, and tell the path of each file."""
     urls = [places.prefix(target) if recursive else places.target(target) for target in targets]
+    if recursive and wait:
+        raise click.UsageError("--wait waits for an object; nothing tells when a folder is complete")
     downloads = await in_thread(plan, urls, path, recursive=recursive)
     what = downloads[0].path.name if len(downloads) == 1 else f"{len(downloads)} files"
     async with Service() as service:

@@ -54,13 +54,14 @@ def find_places(folder: Path, prefix: str, items: Iterable[ObjectInfo]) -> list[
     folder.mkdir(parents=True, exist_ok=True)
     parents: dict[str, Path] = {}
     found = ((item.key.removeprefix(prefix), item) for item in items)
-    return [_find_place(folder, name, item, parents) for name, item in found if name]  # without the folder's own marker
+    # Without the folder's own marker.
+    return [_find_place(folder, name, item, parents) for name, item in found if name or item.size]
 
 
 def _find_place(folder: Path, name: str, item: ObjectInfo, parents: dict[str, Path]) -> Place:
     try:
         check_key(item.key)  # a key with ".." or "." was not created by this package
-        if not name.endswith("/"):
+        if not item.key.endswith("/"):
             path = safe_join(folder, name, parents)
             return Place(name, item, path, path.is_file() and not path.is_symlink())
         if item.size:

@@ -200,6 +200,7 @@ def test_nothing_is_replaced_if_that_is_not_wanted(lfa: Shell, place: str, folde
         ("get", "-r", "file:///tmp/"),
         ("get", "ftp://host/a/b"),
         ("get", "s3://test/a", "--wait", "-1"),
+        ("get", "-r", "s3://test/p/", "--wait", "1"),
         ("cat", "s3://test"),
         ("get", "s3://test/a", "--site", "nowhere"),
     ],
