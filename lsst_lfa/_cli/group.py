@@ -12,6 +12,7 @@ import click
 import lsst_lfa
 
 from .command import message_options
+from .output import discard_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,6 +86,11 @@ def run_group(arguments: Sequence[str] | None) -> int:
     except OSError as error:  # the disk under the standard output is full
         sys.stderr.write(f"lsst-lfa: {error}\n")
         return 1
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # reported already
+            discard_output()
 
 
 def _prepare_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-__all__ = ["Output", "human_size", "printable"]
+__all__ = ["Output", "discard_output", "human_size", "printable"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _KILO = 1000
@@ -32,6 +33,13 @@ def human_size(count: float) -> str:
             return f"{count:.{digits}f} {unit}"
         count /= _KILO
     return f"{count:.1f} TB"
+
+
+def discard_output() -> None:
+    """Discard what could not be written to stdout: Python would try again at exit, and fail in its own way."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class Output:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 import time
 import traceback
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ import click
 
 from lsst_lfa import errors
 
-from .output import printable
+from .output import discard_output, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -176,10 +174,8 @@ def _interrupted(output: Output, number: int) -> int:
 
 
 def _closed_pipe() -> int:
-    """Whoever read the output has seen enough: end as other programs do, and let nothing be written at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Whoever read the output has seen enough: end as other programs do."""
+    discard_output()
     return _BY_SIGNAL + signal.SIGPIPE
 
 

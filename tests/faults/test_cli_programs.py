@@ -42,7 +42,8 @@ class Program:
 
     def __init__(self, server: FaultyS3Server, folder: Path) -> None:
         self._env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+            # An output without a buffer fails earlier than the users'.
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PYTHONUNBUFFERED"))},
             "PYTHONPATH": ROOT,
             "S3_ENDPOINT_URL": server.endpoint_url,
             "AWS_ACCESS_KEY_ID": "id",
