@@ -317,7 +317,6 @@ class Downloads(BucketBase):
     async def _download_folder(
         self, prefix: str, folder: str | os.PathLike[str], callback: Callback | None, *, max_files: int, **options: Any
     ) -> FolderSummary:
-        await self._client.turn()
         progress = Progress(callback)
         path: Path = await in_thread(Path(folder).absolute)
         check_max_files(max_files)

@@ -216,7 +216,6 @@ class Management(BucketBase):
         LfaError
             If the request failed; see `lsst_lfa.errors`.
         """
-        await self._client.turn()
         failed: dict[str, LfaError] = {}
         async with self._borrow("delete_many", None) as client, aclosing(_batches(keys)) as batches:
             async for batch in batches:
@@ -231,7 +230,6 @@ class Management(BucketBase):
         BucketTakenError
             If it belongs to another account.
         """
-        await self._client.turn()
         async with self._borrow("create", None, create=False) as client:
             await operations.create_bucket(client)
 
@@ -277,6 +275,5 @@ class Management(BucketBase):
         count : `int`
             How many uploads were aborted.
         """
-        await self._client.turn()
         async with self._borrow("abort_stale_uploads", None) as client:
             return await operations.abort_uploads(client, prefix, _age(older_than))

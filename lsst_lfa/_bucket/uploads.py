@@ -281,7 +281,6 @@ class Uploads(BucketBase):
         extra_args: Mapping[str, Any] | None,
         **options: Any,
     ) -> FolderSummary:
-        await self._client.turn()
         progress = Progress(callback)
         check_max_files(max_files)
         upload_options("k", None, None, extra_args, if_none_match=False)

@@ -98,7 +98,7 @@ def message(error: BaseException) -> str:
 def run(output: Output, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a command to its end, and return its exit code. Ctrl-C and SIGTERM let it clean up first."""
     try:
-        with _logging(output), _interrupts_restored(), asyncio.Runner() as runner:
+        with _logging(output), asyncio.Runner() as runner:
             runner.run(_attended(work()))
         output.flush()
     except BrokenPipeError:
@@ -143,6 +143,8 @@ async def _attended(work: Coroutine[Any, Any, None]) -> None:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+        if callable(interrupt):
+            signal.signal(signal.SIGINT, interrupt)
 
 
 def _once_a_second(handler: Callable[..., Any]) -> Callable[..., None]:
@@ -157,15 +159,6 @@ def _once_a_second(handler: Callable[..., Any]) -> Callable[..., None]:
             handler(*arguments)
 
     return handle
-
-
-@contextmanager
-def _interrupts_restored() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _interrupted(output: Output, number: int) -> int:

@@ -217,18 +217,8 @@ class AtomicFile:
         self._temporary.unlink(missing_ok=True)
 
 
-def safe_join(folder: Path, key: str, parents: dict[str, Path] | None = None) -> Path:
+def safe_join(folder: Path, key: str) -> Path:
     """Return the path of ``key`` in ``folder``, after creating its parents; it must not lead outside.
-
-    Parameters
-    ----------
-    folder : `pathlib.Path`
-        Where.
-    key : `str`
-        The key, or what follows a prefix of it.
-    parents : `dict`, optional
-        Filled with the parents of keys, so that those of many keys are looked
-        at and created once.
 
     Raises
     ------
@@ -241,17 +231,14 @@ def safe_join(folder: Path, key: str, parents: dict[str, Path] | None = None) ->
     if "" in name.split("/"):
         msg = f"key={key!r} has empty segments, so it is not a usable path in a folder: pass path instead"
         raise ValueError(msg)
-    head, _, tail = name.rpartition("/")
-    parents = {} if parents is None else parents
-    if head not in parents:
-        root = folder.resolve(strict=True)
-        parent = (root / head).resolve()
-        if not parent.is_relative_to(root):
-            msg = f"{key!r} would leave {folder}: a symbolic link leads outside"
-            raise ValueError(msg)
-        parent.mkdir(parents=True, exist_ok=True)
-        parents[head] = parent
-    return parents[head] / tail
+    root = folder.resolve(strict=True)
+    target = root / name
+    parent = target.parent.resolve()
+    if not parent.is_relative_to(root):
+        msg = f"{key!r} would leave {folder}: a symbolic link leads outside"
+        raise ValueError(msg)
+    parent.mkdir(parents=True, exist_ok=True)
+    return parent / target.name
 
 
 def make_folder(folder: Path, key: str) -> Path:

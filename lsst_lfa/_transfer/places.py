@@ -52,17 +52,16 @@ def find_places(folder: Path, prefix: str, items: Iterable[ObjectInfo]) -> list[
         If the folder itself cannot be created.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parents: dict[str, Path] = {}
     found = ((item.key.removeprefix(prefix), item) for item in items)
     # Without the folder's own marker.
-    return [_find_place(folder, name, item, parents) for name, item in found if name or item.size]
+    return [_find_place(folder, name, item) for name, item in found if name or item.size]
 
 
-def _find_place(folder: Path, name: str, item: ObjectInfo, parents: dict[str, Path]) -> Place:
+def _find_place(folder: Path, name: str, item: ObjectInfo) -> Place:
     try:
         check_key(item.key)  # a key with ".." or "." was not created by this package
         if not item.key.endswith("/"):
-            path = safe_join(folder, name, parents)
+            path = safe_join(folder, name)
             return Place(name, item, path, path.is_file() and not path.is_symlink())
         if item.size:
             msg = f"key {item.key!r} is that of a folder, but the object is not empty: use download_file for it"

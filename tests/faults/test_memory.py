@@ -77,8 +77,6 @@ Start = Any
 
 WHOLE = replace(CONFIG, multipart_threshold=SIZE, part_size=SIZE, stall_timeout=10, max_attempts=2, cleanup_timeout=5)
 PARTS = replace(WHOLE, multipart_threshold=MiB, part_size=2 * MiB)
-
-
 DENIED = Status(403, "AccessDenied")
 
 

@@ -14,7 +14,6 @@ import click
 import pytest
 
 from lsst_lfa import errors
-from lsst_lfa._cli import runner
 from lsst_lfa._cli.output import Output, human_size, printable
 from lsst_lfa._cli.runner import PartlyFailedError, exit_code, message, run
 
@@ -113,11 +112,10 @@ def test_an_interrupt_and_a_closed_pipe_are_told_as_shells_do(capfd: pytest.Capt
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize(("together", "cleaned"), [(3600.0, True), (0.0, False)])
+@pytest.mark.parametrize(("later", "cleaned"), [(0.0, True), (1.1, False)])
 def test_a_signal_that_comes_twice_at_once_is_one_but_a_later_one_ends_the_cleanup(
-    monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int, together: float, cleaned: bool
+    number: signal.Signals, code: int, later: float, *, cleaned: bool
 ) -> None:
-    monkeypatch.setattr(runner, "_TOGETHER", together)
     former = signal.signal(signal.SIGINT, signal.default_int_handler)
     done = []
 
@@ -126,6 +124,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_but_a_later_one_ends_the_clean
             os.kill(os.getpid(), number)
             await asyncio.sleep(60)
         finally:
+            await asyncio.sleep(later)
             os.kill(os.getpid(), number)
             for _ in range(10):
                 await asyncio.sleep(0.001)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -303,8 +304,10 @@ async def test_stop_mock_from_a_coroutine_twice(bucket: AsyncS3Bucket) -> None:
     await bucket.upload(io.BytesIO(b"123"), "key")
     server = bucket.mock
     assert server is not None
+    began = time.perf_counter()
     bucket.stop_mock()
     bucket.stop_mock()
+    assert time.perf_counter() - began < 0.05
     assert bucket.mock is None
     assert not server.running
     with pytest.raises(ConnectionError) as error:
