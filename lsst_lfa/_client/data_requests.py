@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from multidict import CIMultiDict
 
 from .error_responses import check_response
-from .signing import SIGNER, Signer
+from .signing import SIGNATURE_VERSION, DataSigner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,13 +47,13 @@ class _Template(NamedTuple):
         All of the URL but the key.
     headers : `dict`
         Headers that do not depend on the object.
-    signer : `Signer` or `None`
+    signer : `DataSigner` or `None`
         `None` if requests are not signed.
     """
 
     url: str
     headers: dict[str, str]
-    signer: Signer | None
+    signer: DataSigner | None
 
 
 class _PreparedError(Exception):
@@ -192,10 +192,10 @@ def _stop(request: Any, request_signer: Any, signature_version: Any, **_: object
     if url.endswith(_UNSENT) and isinstance(context, dict):
         signer = None
         if signature_version is not botocore.UNSIGNED:
-            if signature_version != SIGNER:
+            if signature_version != SIGNATURE_VERSION:
                 return
             given = context.get("signing", {})
             service = given.get("signing_name") or request_signer.signing_name
-            signer = Signer(request_signer, service, given.get("region") or request_signer.region_name)
+            signer = DataSigner(request_signer, service, given.get("region") or request_signer.region_name)
         headers = {"User-Agent": request.headers["User-Agent"]}
         raise _PreparedError(_Template(url.removesuffix(_UNSENT), headers, signer))
