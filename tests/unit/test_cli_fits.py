@@ -246,9 +246,10 @@ def truncated() -> bytes:
 
 
 def of_many_cards() -> bytes:
-    hdu = fits.PrimaryHDU(np.zeros((4, 4)))
-    hdu.header.extend([fits.Card(f"K{number}", number) for number in range(5000)])
-    return to_bytes([hdu])
+    file = to_bytes([fits.PrimaryHDU(np.zeros((4, 4)))])
+    cards = "".join(f"K{number:<7}= {number:>20}".ljust(80) for number in range(5000)).encode()
+    header = file[:2880].rstrip().removesuffix(b"END") + cards + b"END"
+    return header.ljust(-len(header) // 2880 * -2880) + file[2880:]
 
 
 @pytest.mark.parametrize(
