@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import botocore.auth
 from yarl import URL
@@ -47,12 +47,12 @@ def choose_signer(signature_version: str, **_: object) -> str | None:
     return SIGNATURE_VERSION if ours else None
 
 
-class DataSigner(NamedTuple):
+class DataSigner:
     """Signs requests for objects' data, as botocore does; but that takes four times as long, on the event loop.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 
-    Attributes
+    Parameters
     ----------
     source
         botocore's signer, which has the credentials.
@@ -60,14 +60,16 @@ class DataSigner(NamedTuple):
         For which the signature is valid.
     """
 
-    source: Any
-    service: str
-    region: str
+    def __init__(self, source: Any, service: str, region: str) -> None:
+        self._source = source
+        self._service = service
+        self._region = region
+        self._last = ("", "", b"")
 
     async def sign(self, method: str, url: str, headers: Mapping[str, str], body: object) -> dict[str, str]:
         """Return the headers with a signature, and what belongs to it."""
         # They may have to be renewed first.
-        credentials = (await self.source.get_auth_instance(self.service, self.region, SIGNATURE_VERSION)).credentials
+        credentials = (await self._source.get_auth_instance(self._service, self._region, SIGNATURE_VERSION)).credentials
         parsed = URL(url, encoded=True)
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         digest = body.sha256 if isinstance(body, RequestBody) else _NOTHING
@@ -80,11 +82,18 @@ class DataSigner(NamedTuple):
         names = ";".join(name for name, _ in signed)
         query = "&".join(sorted(parsed.raw_query_string.split("&")))
         lines = [method, parsed.raw_path, query, *map(":".join, signed), "", names, digest]
-        scope = f"{now[:8]}/{self.region}/{self.service}/aws4_request"
+        scope = f"{now[:8]}/{self._region}/{self._service}/aws4_request"
         text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256("\n".join(lines).encode()).hexdigest()])
-        key = f"AWS4{credentials.secret_key}".encode()
-        for part in [*scope.split("/"), text]:
-            key = hmac.digest(key, part.encode(), "sha256")
+        signature = hmac.digest(self.key(credentials.secret_key, scope), text.encode(), "sha256").hex()
         who = f"{credentials.access_key}/{scope}"
-        made["Authorization"] = f"AWS4-HMAC-SHA256 Credential={who}, SignedHeaders={names}, Signature={key.hex()}"
+        made["Authorization"] = f"AWS4-HMAC-SHA256 Credential={who}, SignedHeaders={names}, Signature={signature}"
         return made
+
+    def key(self, secret: str, scope: str) -> bytes:
+        """Return the key that is derived from a secret for a day, a region and a service; the last one is kept."""
+        if self._last[:2] != (secret, scope):
+            key = f"AWS4{secret}".encode()
+            for part in scope.split("/"):
+                key = hmac.digest(key, part.encode(), "sha256")
+            self._last = secret, scope, key
+        return self._last[2]

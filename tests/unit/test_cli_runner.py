@@ -205,6 +205,14 @@ def test_a_command_loads_only_what_it_needs(lfa: Shell, command: tuple[str, ...]
     assert not unwanted & loaded
 
 
+def test_a_process_does_not_search_its_modules_for_garbage_before_it_ends() -> None:
+    code = (
+        "import atexit, gc, lsst_lfa._cli as cli; atexit.register(lambda: print(gc.get_freeze_count())); cli.program()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[-1]) > 1000
+
+
 def test_numbers_and_names_as_people_read_them() -> None:
     sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 99_940: "99.9 kB", 123_456: "123 kB", 10**9: "1.0 GB"}
     assert {size: human_size(size) for size in sizes} == sizes
