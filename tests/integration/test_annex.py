@@ -314,45 +314,6 @@ async def test_forty_frames_at_once(service: Service, name: str, tmp_path: Path)
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("megabytes", [1, 50, 200])
-async def test_cost(service: Service, name: str, tmp_path: Path, megabytes: int) -> None:
-    """What the spool adds to an upload, best of 5, or of 3 where it takes long."""
-    data = os.urandom(megabytes * MiB)
-    uploads, writes, publications, bare = [], [], [], []
-    async with service.session() as session:
-        bucket = session.bucket(name)
-        annex = LargeFileAnnex(bucket, "Camera", spool=tmp_path / "spool")
-        without = LargeFileAnnex(bucket, "Camera")
-        await annex.publish(b"first", generator="warm-up")
-        await without.publish(b"first", generator="warm-up", other="2")
-
-        async def timed(work: Any) -> float:
-            began = time.perf_counter()
-            await work
-            return time.perf_counter() - began
-
-        def write() -> None:
-            with (tmp_path / "plain").open("wb", buffering=0) as file:
-                view = memoryview(data)
-                while view:
-                    view = view[file.write(view) :]
-                os.fsync(file.fileno())
-            (tmp_path / "plain").unlink()
-
-        for number in range(3 if megabytes > 100 else 5):
-            uploads.append(await timed(bucket.upload(data, f"plain{number}")))
-            writes.append(await timed(asyncio.to_thread(write)))
-            publications.append(await timed(annex.publish(data, generator="image", other=f"{number}")))
-            bare.append(await timed(without.publish(data, generator="image", other=f"bare{number}")))
-        await annex.aclose()
-        await without.aclose()
-    limit = 1.15 * max(min(uploads), min(writes)) + 0.020
-    print(
-        f"\n{megabytes} MiB: upload {min(uploads):.3f} s, disk {min(writes):.3f} s, "
-        f"publish {min(publications):.3f} s (limit {limit:.3f} s), without a spool {min(bare):.3f} s"
-    )
-
-
 async def test_two_processes_worth_of_annexes_send_each_file_once(service: Service, name: str, tmp_path: Path) -> None:
     count = 40
     async with service.session(config=CONFIG) as session, service.session(config=CONFIG) as other:
