@@ -42,8 +42,7 @@ def part_sizes(size: int | None, part_size: int) -> Iterator[int]:
         If ``size`` is more than S3 can hold.
     """
     if size is not None:
-        if size > MAX_OBJECT_SIZE:
-            raise ValueError(too_large(size))
+        require_possible(size)
         even = -(-size // MAX_PARTS)
         part_size = max(part_size, -(-even // MiB) * MiB)
     return _grow(part_size, known=size is not None)
@@ -72,6 +71,12 @@ def _grow(part_size: int, *, known: bool) -> Iterator[int]:
     for index in range(MAX_PARTS):
         growth = 0 if known else index // _PARTS_PER_DOUBLING
         yield min(part_size << growth, MAX_PART_SIZE)
+
+
+def require_possible(size: int) -> None:
+    """Raise ValueError if an object cannot have so many bytes."""
+    if size > MAX_OBJECT_SIZE:
+        raise ValueError(too_large(size))
 
 
 def too_large(size: int | None = None) -> str:

@@ -18,7 +18,7 @@ from .etag import md5_etag, multipart_etag, parts_in
 from .memory import LentViews
 from .object_options import UploadOptions
 from .operations import require_absent
-from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, too_large
+from .plan import MIN_PART_SIZE, bounded_part_size, even_part_size, part_sizes, require_possible, too_large
 from .progress import BodyProgress
 from .request_body import RequestBody
 from .responses import bad_response, etag_of, object_info, require_field, server_date, strong_etag
@@ -76,6 +76,8 @@ async def upload(
 async def _open_parts(source: Source, client: BucketClient) -> AsyncIterator[AsyncGenerator[Part, None]]:
     """Open a source, to read its parts; their memory ends with the block, whoever still has them."""
     async with source:
+        if source.size is not None:
+            require_possible(source.size)
         sizes, lent = _part_sizes(source, client.config, client.slots.up), LentViews()
         async with aclosing(read_parts(source, sizes, lent)) as parts:
             try:
@@ -89,13 +91,16 @@ def _size(part: Part) -> int:
 
 
 def _part_sizes(source: Source, config: TransferConfig, lanes: Lanes) -> Iterator[int]:
-    """Choose the sizes of parts, for the current number of parallel requests."""
+    """Choose the sizes of parts, for the number of parallel requests when the first one is read.
+
+    By then, if the size is known, creating the upload has told the network's delay.
+    """
     least, width = min(MIN_PART_SIZE, config.part_size), min(lanes.width, config.max_concurrency)
     if source.in_memory:
         most = max(config.part_size, config.memory_part_size)
     else:
         most = bounded_part_size(width, least, config.part_size, config.max_memory)
-    return part_sizes(source.size, most if source.size is None else even_part_size(source.size, width, least, most))
+    yield from part_sizes(source.size, most if source.size is None else even_part_size(source.size, width, least, most))
 
 
 async def read_parts(source: Source, sizes: Iterable[int], lent: LentViews) -> AsyncGenerator[Part, None]:

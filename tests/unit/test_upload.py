@@ -18,7 +18,7 @@ from lsst_lfa import AsyncS3Bucket, S3Session, TransferConfig, errors
 from lsst_lfa._transfer.memory import LentViews
 from lsst_lfa._transfer.sources import open_source
 from lsst_lfa._transfer.upload import read_parts
-from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, Silence, Status
+from tests.faults import Action, Fault, FaultyS3Server, Hook, Reset, SendSlowly, Silence, Status
 from tests.faults.harness import SmallParts
 from tests.faults.messages import Response, element, error_response, xml
 
@@ -84,6 +84,14 @@ async def opened(kind: str, data: bytes, path: Path) -> AsyncIterator[Any]:
 
 
 KINDS = ["bytes", "bytearray", "BytesIO", "path", "file", "aiofiles", "iterator", "no seek"]
+
+
+async def test_the_first_upload_has_parts_for_the_delay_that_its_creation_has_shown() -> None:
+    config = SmallParts(part_size=MiB, memory_part_size=16 * MiB, multipart_threshold=MiB)
+    slow = Fault("CreateMultipartUpload", SendSlowly(4000))
+    async with served(slow, config=config) as (server, bucket):
+        await bucket.upload(bytes(16 * MiB), "key")
+        assert len(server.calls("UploadPart")) == 16, "as many as can be sent in parallel, not a few of the largest"
 
 
 @pytest.mark.parametrize("kind", KINDS)
