@@ -48,7 +48,7 @@ def choose_signer(signature_version: str, **_: object) -> str | None:
 
 
 class DataSigner:
-    """Signs requests for objects' data, as botocore does; but that takes six times as long, on the event loop.
+    """Signs requests for objects' data as botocore does, but in a sixth of the time, which is the event loop's.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 

@@ -76,8 +76,7 @@ async def upload(
 async def _open_parts(source: Source, client: BucketClient) -> AsyncIterator[AsyncGenerator[Part, None]]:
     """Open a source, to read its parts; their memory ends with the block, whoever still has them."""
     async with source:
-        if source.size is not None:
-            require_possible(source.size)
+        require_possible(source.size or 0)  # before anything is sent
         sizes, lent = _part_sizes(source, client.config, client.slots.up), LentViews()
         async with aclosing(read_parts(source, sizes, lent)) as parts:
             try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .line import LOOPBACK
-from .options import add_lines, note, parse_size, parser, say
+from .options import add_lines, note, parse_size, parse_sizes, parser, say
 from .peers import OURS, PEERS, is_ours, parse_peer
 from .report import Results, caption, report
 from .serving import FailedError, Service, serve
@@ -57,14 +57,10 @@ def _case_names(text: str) -> list[str]:
     return names
 
 
-def _sizes(text: str) -> list[int]:
-    return [parse_size(size) for size in text.split(",")]
-
-
 def _arguments() -> argparse.Namespace:
     made = parser(__doc__)
     add_lines(made)
-    made.add_argument("--sizes", type=_sizes, default="256MiB,1GiB", help="sizes of large objects")
+    made.add_argument("--sizes", type=parse_sizes, default="256MiB,1GiB", help="sizes of large objects")
     made.add_argument("--runs", type=int, default=5, help="how often each is measured")
     peers_help = (
         f"whom to measure: {', '.join([*PEERS, *_PEER_GROUPS])}; or in a mode: ours-unsigned, ours-8, opendal-8"

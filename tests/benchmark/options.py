@@ -10,7 +10,7 @@ import sys
 from .line import LineSpec
 from .serving import SERVERS
 
-__all__ = ["add_lines", "note", "parse_line", "parse_size", "parser", "say"]
+__all__ = ["add_lines", "note", "parse_line", "parse_size", "parse_sizes", "parser", "say"]
 
 _UNITS = {"": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"(\d+)\s*([A-Z]*)", re.IGNORECASE)
@@ -23,6 +23,11 @@ def parse_size(text: str) -> int:
         message = f"{text!r} is no size; write e.g. 256MiB"
         raise argparse.ArgumentTypeError(message)
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def parse_sizes(text: str) -> list[int]:
+    """Read sizes, separated by commas."""
+    return [parse_size(size) for size in text.split(",")]
 
 
 def parse_line(text: str) -> LineSpec:

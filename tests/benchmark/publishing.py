@@ -9,11 +9,13 @@ import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
-from lsst_lfa import LargeFileAnnex, S3Session
+from lsst_lfa import LargeFileAnnex
 
 from .line import LOOPBACK
-from .options import add_lines, note, parse_size, parser, say
+from .options import add_lines, note, parse_sizes, parser, say
+from .ours import ours
 from .report import size_name, table
 from .serving import serve
 
@@ -51,30 +53,23 @@ async def _time(work: Awaitable[object]) -> float:
 async def _measure(target: Target, folder: Path, data: bytes, runs: int) -> list[list[float]]:
     """Return the seconds of each run of each of the four."""
     times: list[list[float]] = [[], [], [], []]
-    async with S3Session(
-        endpoint_url=target.endpoint_url,
-        access_key_id=target.access_key_id,
-        secret_access_key=target.secret_access_key,
-        region="us-east-1",
-        verify=target.ca_file or True,
-    ) as session:
-        bucket = session.bucket(target.bucket)
-        async with (
-            LargeFileAnnex(bucket, "Camera", spool=folder / "spool") as annex,
-            LargeFileAnnex(bucket, "Camera") as without,
-        ):
-            for run in range(-1, runs):
-                key = f"{time.time_ns()}"
-                seconds = (
-                    await _time(bucket.upload(data, f"{key}-plain")),
-                    await _time(asyncio.to_thread(_write, folder / "plain", data)),
-                    await _time(annex.publish(data, generator="image", key=f"{key}-spooled")),
-                    await _time(without.publish(data, generator="image", key=f"{key}-direct")),
-                )
-                if run >= 0:  # the first one warms up
-                    for each, took in zip(times, seconds, strict=True):
-                        each.append(took)
-                await bucket.delete_many([f"{key}-{name}" for name in ("plain", "spooled", "direct")])
+    async with (
+        ours(target, {}) as bucket,
+        LargeFileAnnex(bucket, "Camera", spool=folder / "spool") as annex,
+        LargeFileAnnex(bucket, "Camera") as without,
+    ):
+        for run in range(-1, runs):
+            key = f"{time.time_ns()}"
+            seconds = (
+                await _time(bucket.upload(data, f"{key}-plain")),
+                await _time(asyncio.to_thread(_write, folder / "plain", data)),
+                await _time(annex.publish(data, generator="image", key=f"{key}-spooled")),
+                await _time(without.publish(data, generator="image", key=f"{key}-direct")),
+            )
+            if run >= 0:  # the first one warms up
+                for each, took in zip(times, seconds, strict=True):
+                    each.append(took)
+            await bucket.delete_many([f"{key}-{name}" for name in ("plain", "spooled", "direct")])
     return times
 
 
@@ -89,9 +84,9 @@ def _row(title: str, times: list[list[float]]) -> list[str]:
 def main() -> None:
     made = parser(__doc__)
     add_lines(made)
-    made.add_argument("--sizes", default="1MiB,50MiB,200MiB", help="sizes of the files, separated by commas")
+    made.add_argument("--sizes", type=parse_sizes, default="1MiB,50MiB,200MiB", help="sizes of the files")
     made.add_argument("--runs", type=int, default=5, help="how often each is measured")
-    made.add_argument("--folder", type=Path, help="where the spool is; a temporary folder if not given")
+    made.add_argument("--folder", type=Path, help="where to make the temporary folder of the spool")
     arguments = made.parse_args()
     lines = ([] if arguments.no_loopback else [LOOPBACK]) + [spec.title for spec in arguments.line]
     rows = []
@@ -100,11 +95,13 @@ def main() -> None:
         serve(arguments.server, arguments.scheme, arguments.line, pin=arguments.pin) as service,
     ):
         for line in lines:
-            for size in map(parse_size, arguments.sizes.split(",")):
+            target = service.reach(line)
+            for size in arguments.sizes:
                 title = f"{line}, {size_name(size)}"
                 note(title)
-                data = os.urandom(size)
-                rows.append(_row(title, asyncio.run(_measure(service.reach(line), Path(folder), data, arguments.runs))))
+                with mock.patch.dict(os.environ, target.environment(), clear=True):
+                    times = asyncio.run(_measure(target, Path(folder), os.urandom(size), arguments.runs))
+                rows.append(_row(title, times))
     say(table(_HEADER, rows))
 
 

@@ -205,11 +205,23 @@ def test_a_command_loads_only_what_it_needs(lfa: Shell, command: tuple[str, ...]
     assert not unwanted & loaded
 
 
-def test_a_process_does_not_search_its_modules_for_garbage_before_it_ends() -> None:
-    code = (
-        "import atexit, gc, lsst_lfa._cli as cli; atexit.register(lambda: print(gc.get_freeze_count())); cli.program()"
-    )
-    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize(
+    "start",
+    [
+        "runpy.run_module('lsst_lfa', run_name='__main__')",
+        "metadata.entry_points(group='console_scripts', name='lsst-lfa')['lsst-lfa'].load()()",
+    ],
+    ids=["module", "script"],
+)
+def test_a_process_does_not_search_its_modules_for_garbage_before_it_ends(start: str) -> None:
+    code = f"""
+import atexit, gc, runpy
+from importlib import metadata
+atexit.register(lambda: print(gc.get_freeze_count()))
+{start}
+"""
+    program = [sys.executable, "-c", code, "--version"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) > 1000
 
 

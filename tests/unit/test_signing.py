@@ -1,4 +1,4 @@
-"""Signatures of data requests. Whether whole requests are signed rightly, the servers of the other tests tell."""
+"""Keys for the signatures of data requests. The signatures themselves are checked by the servers of other tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lsst_lfa._client.signing import DataSigner
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SCOPE = "20150830/us-east-1/iam/aws4_request"
 KEY = "c4afb1cc5771d871763a393e44b703571b55cc28424d1a5e86da6ed3c154a4b9"
-"""https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html has this example."""
+"""The example of https://docs.aws.amazon.com/general/latest/gr/sigv4-calculate-signature.html."""
 
 
 @pytest.mark.parametrize(
